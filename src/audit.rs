@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use http::{Method, Request, Response, request};
 use http_body::Body;
 use tokio::{runtime::Handle, time::timeout};
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 #[cfg(feature = "axum")]
 use crate::request_body::ReadBody;
@@ -28,6 +28,7 @@ use crate::{
     lookup::request::MissedRequest,
     ready::take_ready,
     rpc::deadline,
+    single_flight::detach::start_in,
     state::LayerState,
     stats::AuditResult,
     store::backend::Context,
@@ -60,8 +61,7 @@ pub(crate) fn start<S, St, ReqB, ResB>(
         audit.run(request).await;
         drop(permit);
     };
-    // Boxed, since a spawned future is copied whole each time it is moved.
-    runtime.spawn(Box::pin(audited).in_current_span());
+    start_in(&runtime, Box::pin(audited));
 }
 
 /// An audit in progress. It is counted when it is dropped.

@@ -9,12 +9,16 @@ use crate::{
     action::Finish,
     audit,
     error::BoxError,
-    fill::{Fill, forwarded::Forwarded, tags, upstream::InnerService},
+    fill::{
+        Fill,
+        forwarded::Forwarded,
+        tags,
+        upstream::{InnerService, count_miss_of},
+    },
     future::ResponseFuture,
     refresh,
     respond::{self, serve},
     state::LayerState,
-    stats::routes::MissCount,
     status::{Miss, Outcome},
     store::Store,
 };
@@ -68,7 +72,7 @@ where
             }
         }
         Finish::Head(missed) => {
-            let count = MissCount::new(shared.route(&missed.request.rule), Miss::Head);
+            let count = count_miss_of(shared, &missed.request, &missed.miss, Miss::Head);
             let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos(), Some(count));
             let call = fill.enter(|| inner.call(request));
             ResponseFuture::work(fill.head(call))

@@ -1,6 +1,9 @@
 //! A request that follows another fill.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::Response;
 use tokio::time::Instant;
@@ -84,6 +87,7 @@ pub(crate) async fn follow<St: Store, B>(
             let (method, conditions) = (&info.method, info.conditions());
             let response = respond::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now);
             shared.route(&request.rule).collapsed(false, response.body().cached_length());
+            shared.store.context().track(found.entry.key(), found.entry.namespaces(), 1);
             Followed::Respond(response)
         }
         Some(Progress::Arriving(found)) if found.fresh_until.is_some_and(|until| until <= now) => {
@@ -101,6 +105,11 @@ pub(crate) async fn follow<St: Store, B>(
                 None => Followed::FetchAlone(Miss::NotShared),
                 Some(response) => {
                     shared.route(&request.rule).collapsed(false, response.body().cached_length());
+                    let mut names = Cow::Borrowed(&request.plan.names);
+                    if !found.added.is_empty() {
+                        names.to_mut().extend(&found.added);
+                    }
+                    shared.store.context().track(&found.key, &names, 1);
                     Followed::Respond(response)
                 }
             }
@@ -129,7 +138,7 @@ impl<St: Store> Drop for Waiting<'_, St> {
     fn drop(&mut self) {
         let context = self.shared.store.context();
         context.counters.followers.fetch_sub(1, Ordering::Relaxed);
-        self.shared.time_of_wait(self.rule, context.clock.nanos().saturating_sub(self.began));
+        self.shared.route(self.rule).time_of_wait(context.clock.nanos().saturating_sub(self.began));
     }
 }
 
@@ -149,5 +158,6 @@ async fn serve_stale_to_follower<St: Store, B>(
     let info = &request.info;
     let response = respond::from_entry(shared, &entry, &info.method, info.conditions(), Outcome::Stale(reason), now);
     shared.route(&request.rule).stale(reason, shared.is_from_store(true), response.body().cached_length());
+    shared.store.context().track(entry.key(), entry.namespaces(), 1);
     Some(response)
 }

@@ -1,5 +1,7 @@
 //! Histograms of durations: eight buckets for each power of two of nanoseconds, in atomics.
 
+#[cfg(feature = "metrics")]
+use std::sync::{Arc, OnceLock};
 use std::{
     array,
     sync::atomic::{AtomicU64, Ordering},
@@ -17,23 +19,61 @@ const HIGHEST: u32 = 56;
 
 const BUCKETS: usize = (HIGHEST - BITS + 2) as usize * PARTS;
 
+/// A histogram of the `metrics` facade that receives each measurement, once it is set. Clones share it. Without the feature `metrics` there is none.
+#[derive(Clone, Default)]
+pub(crate) struct Exported {
+    #[cfg(feature = "metrics")]
+    to: Arc<OnceLock<metrics::Histogram>>,
+}
+
+impl Exported {
+    /// Sets the histogram, unless one is set.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn set(&self, histogram: metrics::Histogram) {
+        let _ = self.to.set(histogram);
+    }
+
+    #[inline]
+    fn record_nanos(&self, nanos: u64) {
+        self.record(nanos as f64 / 1e9);
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, value: f64) {
+        #[cfg(feature = "metrics")]
+        if let Some(histogram) = self.to.get() {
+            histogram.record(value);
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = value;
+    }
+}
+
 /// A histogram of durations.
 pub(crate) struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     sum: AtomicU64,
+    /// Receives the same durations, in seconds.
+    pub(crate) exported: Exported,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
+        Self::exported_to(Exported::default())
     }
 }
 
 impl Histogram {
+    /// Returns an empty histogram that passes its durations on.
+    pub(crate) fn exported_to(exported: Exported) -> Self {
+        Self { buckets: array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0), exported }
+    }
+
     #[inline]
     pub(crate) fn record(&self, nanos: u64) {
         self.buckets[bucket_of(nanos)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(nanos, Ordering::Relaxed);
+        self.exported.record_nanos(nanos);
     }
 
     pub(crate) fn read(&self) -> Durations {

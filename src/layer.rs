@@ -8,6 +8,7 @@ use tower::Layer;
 
 use crate::{
     cdn::CacheTags,
+    hottest::Tracker,
     rules::{Rules, error::RulesError, live::LiveRules, rule::Rule},
     service::CacheService,
     single_flight::flights::{Flights, Limits},
@@ -261,9 +262,27 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Records histograms of fills with the name of this cache in the label `cache`: `cache_fill_duration_seconds`, `cache_entry_size_bytes` and
-    /// `cache_follower_wait_seconds`. Off by default. Install the recorder of the [`metrics`] facade before the layer is applied. All other metrics
-    /// are reported by [`Stats::record`](crate::Stats::record).
+    /// Tracks the hottest requests and namespaces, up to `requests` of each (at most 4,096), for all layers over the store. Off by default. Later
+    /// calls for one store are ignored.
+    ///
+    /// One fresh hit in 64 is counted, with a weight of 64. A miss, a stale hit and a request that waited for another one's response count 1
+    /// each. All counts are halved every hour. Requests of a [`Warmer`](crate::warm::Warmer) are not counted. A request whose key holds an
+    /// identity or a secret is counted for its route alone.
+    ///
+    /// The lists have up to 17 keys of up to 1 KiB for each of the `requests`, at about 300 bytes for a short target: about 0.5 MB in total for
+    /// 100 requests. [`ResponseCache::hottest_requests`](crate::ResponseCache::hottest_requests) returns them, and a warmer
+    /// [sends them](crate::warm::Warmer::hottest).
+    pub fn track_hottest(self, requests: usize) -> Self {
+        let context = self.store.context();
+        context.counters.hottest.get_or_init(|| Tracker::new(requests, context.clock.clone()));
+        self
+    }
+
+    /// Records the histograms of [observability](crate::guide::observability#metrics), with the name of this cache in the label `cache`: durations of
+    /// requests, fills, waits, invalidations and round trips, sizes and ages of entries. Off by default. Install the recorder of the [`metrics`] facade
+    /// before the layer is applied. All other metrics are reported by [`Stats::record`](crate::Stats::record).
+    ///
+    /// The histograms belong to the store. If several layers over one store have names, those of a route have the name of the first layer.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn metrics(mut self, cache: impl Into<metrics::SharedString>) -> Self {

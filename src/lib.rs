@@ -12,6 +12,7 @@
 //! [CDN]: crate::guide::cdn
 //! [observability]: crate::guide::observability
 //! [dashboard]: crate::guide::dashboard
+//! [how it looks]: crate::guide::dashboard
 //! [audit]: crate::guide::audit
 //! [warming]: crate::guide::warming
 //! [testing]: crate::guide::testing
@@ -45,6 +46,8 @@ pub mod lint;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub mod postgres;
+#[cfg(all(debug_assertions, feature = "axum", not(fuzzing)))]
+mod precompiled;
 mod refresh;
 mod service;
 mod shadow;
@@ -83,6 +86,7 @@ mod store;
 
 // Layer 1: keys, namespaces, entries, routes, statistics.
 mod entry;
+mod hottest;
 pub mod key;
 pub mod namespace;
 mod route;
@@ -157,6 +161,11 @@ pub mod __private {
     pub use crate::graphql::fuzz_graphql;
     #[cfg(all(any(test, fuzzing), feature = "redis"))]
     pub use crate::redis::resp::fuzz_replies;
+    #[cfg(feature = "redis")]
+    pub use crate::redis::{
+        builder::over_network,
+        network::{Connecting, Network, Stream},
+    };
     #[cfg(fuzzing)]
     pub use crate::semantics::list::steps::during as count_steps;
     pub use crate::{

@@ -1,20 +1,16 @@
 //! Export of a store's statistics to the `metrics` facade.
 
-use metrics::{Histogram, Label, SharedString, counter, gauge, histogram};
+use std::sync::Arc;
+
+use metrics::{Label, SharedString, counter, gauge, histogram};
 
 use crate::{
-    clock::Nanos,
-    stats::{Durations, RouteStats, ShadowStats, Stats},
+    route::ANY_ROUTE,
+    stats::{RouteStats, ShadowStats, Stats, counters::Counters, routes::RouteCounters},
 };
 
 #[cfg(feature = "redis")]
 use crate::redis::reclaim::ServerUsage;
-
-/// The name of rules without a pattern, in the label `route`.
-const ANY_ROUTE: &str = "(any)";
-
-/// The exported quantiles of durations.
-const QUANTILES: [(f64, &str); 2] = [(0.5, "0.5"), (0.99, "0.99")];
 
 /// The labels of one cache, to which each metric adds its own.
 pub(crate) struct Recorder {
@@ -58,10 +54,6 @@ impl Recorder {
         self.count("cache_inner_calls_total", &of_route, of.inner_calls);
         self.count("cache_inner_calls_saved_total", &of_route, of.calls_saved());
         self.set("cache_hit_ratio", &of_route, of.hit_ratio());
-        for (result, times) in [("hit", &of.hit_times), ("miss", &of.miss_times), ("bypass", &of.bypass_times)] {
-            self.quantiles("cache_request_duration_seconds", &[route.clone(), ("result", result.into())], times);
-        }
-        self.quantiles("cache_hit_age_seconds", &of_route, &of.hit_ages);
         for (result, count) in &of.audits {
             self.count("cache_audits_total", &[route.clone(), ("result", result.as_str().into())], *count);
         }
@@ -92,51 +84,28 @@ impl Recorder {
             self.count("cache_shadow_differences_total", &labels, *count);
         }
     }
+}
 
-    /// Reports the quantiles of durations, unless nothing was measured.
-    fn quantiles(&self, name: &'static str, labels: &[(&'static str, SharedString)], times: &Durations) {
-        for (share, quantile) in QUANTILES.into_iter().filter(|_| times.count() > 0) {
-            let labels: Vec<_> = labels.iter().cloned().chain([("quantile", quantile.into())]).collect();
-            self.set(name, &labels, times.quantile(share).as_secs_f64());
+/// Lets a store and these routes record their measurements in histograms of the installed recorder, too. Histograms that were set before stay.
+pub(crate) fn export(cache: &SharedString, counters: &Counters, routes: &[Arc<RouteCounters>]) {
+    let of_cache = || vec![Label::new("cache", cache.clone())];
+    counters.invalidation_times.exported.set(histogram!("cache_invalidation_duration_seconds", of_cache()));
+    counters.eviction_ages.exported.set(histogram!("cache_eviction_age_seconds", of_cache()));
+    #[cfg(feature = "redis")]
+    counters.round_trips.set(histogram!("cache_redis_round_trip_duration_seconds", of_cache()));
+    for route in routes {
+        let name = route.pattern().map_or(ANY_ROUTE.into(), SharedString::from_shared);
+        let of_route = || vec![Label::new("cache", cache.clone()), Label::new("route", name.clone())];
+        let to = &route.exported;
+        for (result, times) in [("hit", &to.hits), ("miss", &to.misses), ("bypass", &to.bypasses)] {
+            let labels = of_route().into_iter().chain([Label::new("result", result)]).collect::<Vec<_>>();
+            times.set(histogram!("cache_request_duration_seconds", labels));
         }
+        to.fills.set(histogram!("cache_fill_duration_seconds", of_route()));
+        to.waits.set(histogram!("cache_follower_wait_seconds", of_route()));
+        to.hit_ages.set(histogram!("cache_hit_age_seconds", of_route()));
+        to.sizes.set(histogram!("cache_entry_size_bytes", of_route()));
     }
-}
-
-/// The histograms of the fills of one rule. They are recorded at once.
-#[derive(Debug)]
-pub(crate) struct FillHistograms {
-    duration: Histogram,
-    size: Histogram,
-    wait: Histogram,
-}
-
-impl FillHistograms {
-    /// Returns the histograms of the recorder that is installed now.
-    pub(crate) fn new(cache: &SharedString, route: Option<&str>) -> Self {
-        let route = route.map_or(ANY_ROUTE.into(), |route| SharedString::from(route.to_owned()));
-        let labels = || vec![Label::new("cache", cache.clone()), Label::new("route", route.clone())];
-        Self {
-            duration: histogram!("cache_fill_duration_seconds", labels()),
-            size: histogram!("cache_entry_size_bytes", labels()),
-            wait: histogram!("cache_follower_wait_seconds", labels()),
-        }
-    }
-
-    pub(crate) fn duration(&self, nanos: Nanos) {
-        self.duration.record(seconds(nanos));
-    }
-
-    pub(crate) fn size(&self, bytes: u64) {
-        self.size.record(bytes as f64);
-    }
-
-    pub(crate) fn wait(&self, nanos: Nanos) {
-        self.wait.record(seconds(nanos));
-    }
-}
-
-fn seconds(nanos: Nanos) -> f64 {
-    nanos as f64 / 1e9
 }
 
 /// Needs the feature `metrics`.
@@ -170,6 +139,9 @@ impl Stats {
         for (kind, count) in invalidations {
             recorder.count("cache_invalidations_total", &[("kind", kind.into())], count);
         }
+        for (result, count) in [("replaced", self.rules_replaced), ("refused", self.rules_refused)] {
+            recorder.count("cache_rules_reloads_total", &[("result", result.into())], count);
+        }
         for (name, count) in [
             ("cache_evictions_total", self.evictions),
             ("cache_expired_entries_total", self.expired),
@@ -201,8 +173,9 @@ impl Stats {
         ] {
             recorder.set(name, &[], value);
         }
-        recorder.quantiles("cache_invalidation_duration_seconds", &[], &self.invalidation_times);
-        recorder.quantiles("cache_eviction_age_seconds", &[], &self.eviction_ages);
+        if let Some(namespaces) = self.overinvalidated_namespaces {
+            recorder.set("cache_overinvalidated_namespaces", &[], namespaces as f64);
+        }
         for (name, state) in [("cache_store_reachable", self.reachable), ("cache_store_leased", self.leased)] {
             if let Some(state) = state {
                 recorder.set(name, &[], f64::from(u8::from(state)));
@@ -212,7 +185,6 @@ impl Stats {
             recorder.count("cache_redis_round_trips_total", &[], self.round_trips);
             recorder.count("cache_redis_failed_round_trips_total", &[], self.failed_round_trips);
             recorder.count("cache_redis_pushes_total", &[], self.pushes);
-            recorder.quantiles("cache_redis_round_trip_duration_seconds", &[], &self.round_trip_times);
         }
     }
 }

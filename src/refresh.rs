@@ -8,7 +8,6 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use tokio::runtime::Handle;
-use tracing::Instrument;
 
 use crate::{
     Store,
@@ -27,8 +26,8 @@ use crate::{
     ready::take_ready,
     rpc::deadline,
     single_flight::{
-        Join, Leader,
-        detach::{AwaitCount, unless_left},
+        Leader,
+        detach::{AwaitCount, Work, start_in, unless_left},
         outcome::CompletionCount,
         permit::WithPermit,
     },
@@ -37,7 +36,7 @@ use crate::{
     store::backend::Context,
 };
 
-/// Starts the refresh of `entry`, which has answered the request, unless another refresh of its key is in progress. The answer does not
+/// Starts the refresh of `entry`, which has answered the request, unless another fill of its key is in progress. The answer does not
 /// wait for it. An entry is also refreshed where requests for its key do not wait for each other.
 #[inline(never)]
 pub(crate) fn start<S, St, ReqB, ResB>(
@@ -54,26 +53,27 @@ pub(crate) fn start<S, St, ReqB, ResB>(
 {
     let Ok(runtime) = Handle::try_current() else { return };
     let (shared, time) = (shared.clone(), missed.miss.time);
+    let work: Work<()>;
     if missed.request.rule.is_rpc() {
         deadline::remove(request.headers_mut());
     }
     if time.has_queried {
         let MissedRequest { request: cache_request, miss } = *missed;
-        if let Join::Lead(leader, _) = cache_request.join::<_, ()>(&shared, &miss) {
-            let refresh = refresh(shared, inner.clone(), cache_request, miss, (leader, time.completions), request);
-            runtime.spawn(Box::pin(refresh).in_current_span());
-        }
+        let Some(leader) = cache_request.lead_refresh(&shared, &miss) else { return };
+        work = Box::pin(refresh(shared, inner.clone(), cache_request, miss, (leader, time.completions), request));
     } else if shared.store.is_shared() {
         // The ready instance is given back first, since other callers may need it meanwhile.
         drop(take_ready(inner));
-        let refresh = look_up_and_refresh(shared, inner.clone(), missed.request, missed.miss.refresh_ahead, request);
-        runtime.spawn(Box::pin(refresh).in_current_span());
+        work = Box::pin(look_up_and_refresh(shared, inner.clone(), missed.request, missed.miss.refresh_ahead, request));
     } else if let Some((began, leader)) = begin_in_memory(&shared, &missed, entry, &request) {
         let mut missed = missed;
         let MissedRequest { request: cache_request, miss } = &mut *missed;
         let call = upstream::call(&mut take_ready(inner), &shared.store, cache_request, miss, request, false);
-        runtime.spawn(run(&shared, missed, leader, began, call).in_current_span());
+        work = Box::pin(run(&shared, missed, leader, began, call));
+    } else {
+        return;
     }
+    start_in(&runtime, work);
 }
 
 /// Begins the refresh of an entry of a store in memory. Returns `None` if another refresh is in progress, or has ended since the lookup.
@@ -84,7 +84,7 @@ fn begin_in_memory<St: Store, ReqB>(
     request: &Request<ReqB>,
 ) -> Option<(Nanos, Leader)> {
     let MissedRequest { request: cache_request, miss } = missed;
-    let Join::Lead(leader, _) = cache_request.join::<_, ()>(shared, miss) else { return None };
+    let leader = cache_request.lead_refresh(shared, miss)?;
     if cache_request.current_entry(shared, request.headers()).is_some_and(|found| !Arc::ptr_eq(&found, entry)) {
         return None;
     }
@@ -146,7 +146,7 @@ async fn look_up_and_refresh<S, St, ReqB, ResB>(
         }
         _ => return,
     };
-    if let Join::Lead(leader, _) = cache_request.join::<_, ()>(&shared, &miss) {
+    if let Some(leader) = cache_request.lead_refresh(&shared, &miss) {
         refresh(shared, service, cache_request, miss, (leader, completions), request).await;
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     fast_path::{first_action, shadowed_action},
     fill::{
         Fill,
-        upstream::{self, InnerService},
+        upstream::{self, InnerService, count_miss_of},
     },
     finish::finish,
     future::ResponseFuture,
@@ -30,7 +30,6 @@ use crate::{
     single_flight::{Join, follower::Follower},
     slow_path,
     state::LayerState,
-    stats::routes::MissCount,
     status::{Miss, Outcome},
     store::{Store, memory::Memory},
 };
@@ -238,7 +237,7 @@ impl<S, St> CacheService<S, St> {
         if reason == Miss::FlightLimit || miss.revalidatable.is_none() {
             miss.reason = reason;
         }
-        let count = MissCount::new(self.shared.route(&cache_request.rule), miss.reason);
+        let count = count_miss_of(&self.shared, cache_request, miss, miss.reason);
         let mut inner = take_ready(&mut self.inner);
         let call = upstream::call(&mut inner, &self.shared.store, cache_request, miss, request, true);
         ResponseFuture::work(Fill::new(self.shared.clone(), missed, None, now, Some(count)).run(call))

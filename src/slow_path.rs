@@ -17,7 +17,7 @@ use crate::{
     fill::{
         Answer, Fill,
         begin::{FilledElsewhere, begin},
-        upstream::{self, InnerService, count_miss},
+        upstream::{self, InnerService, count_miss, count_miss_of},
     },
     finish::finish,
     follow::{Followed, follow},
@@ -30,7 +30,6 @@ use crate::{
     rules::policy::Policy,
     single_flight::{Join, Leader, detach::Detachable, flight::Flight, follower::Follower, permit::WithPermit},
     state::LayerState,
-    stats::routes::MissCount,
     status::{Miss, Outcome},
     store::Store,
 };
@@ -226,6 +225,7 @@ fn respond_collapsed<St: Store, ReqB, ResB>(
     let (method, headers, now) = (request.method(), request.headers(), shared.store.context().clock.nanos());
     let response = respond::from_entry(shared, entry, method, headers, Outcome::Collapsed, now);
     shared.route(rule).collapsed(true, response.body().cached_length());
+    shared.store.context().track(entry.key(), entry.namespaces(), 1);
     response
 }
 
@@ -271,7 +271,7 @@ where
     if miss.revalidatable.is_none() {
         miss.reason = reason;
     }
-    let count = MissCount::new(shared.route(&cache_request.rule), miss.reason);
+    let count = count_miss_of(&shared, cache_request, miss, miss.reason);
     // Without a leader, no other fill is waited for.
     let _ = begin(&shared, cache_request, miss, None, until).await;
     poll_fn(|cx| service.poll_ready(cx)).await?;

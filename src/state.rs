@@ -14,12 +14,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use tokio::sync::Semaphore;
 
-#[cfg(feature = "metrics")]
-use crate::metrics::FillHistograms;
 use crate::{
     body::CacheBody,
     cdn::{CacheTags, response::TaggedBy, tags::TooManyTags},
-    clock::Nanos,
     namespace::set::Namespaces,
     rules::{Rules, difference::Difference, live::RulesUser, policy::Policy},
     single_flight::flights::Flights,
@@ -84,9 +81,6 @@ pub(crate) struct LayerState<St> {
     pub(crate) rules: Rules,
     /// The counters of the rules, by their places.
     pub(crate) routes: Box<[Arc<RouteCounters>]>,
-    /// The histograms of the rules, by their places, if they are recorded.
-    #[cfg(feature = "metrics")]
-    pub(crate) histograms: Box<[FillHistograms]>,
     pub(crate) options: Options,
     pub(crate) flights: Arc<Flights>,
     /// The permits of audits.
@@ -132,17 +126,17 @@ impl<St: Store> LayerState<St> {
         if rules.is_empty() {
             context.counters.nothing_cached(context.clock.nanos());
         }
+        let routes: Box<[_]> = rules.all().iter().map(|rule| context.counters.route(rule.route())).collect();
+        #[cfg(feature = "metrics")]
+        if let Some(cache) = &options.metrics {
+            crate::metrics::export(cache, &context.counters, &routes);
+        }
         Self {
             id: STATES.fetch_add(1, Ordering::Relaxed),
             is_replaced: AtomicBool::new(false),
             successor: RwLock::default(),
             outdated: rules.all().iter().map(|_| AtomicBool::new(false)).collect(),
-            routes: rules.all().iter().map(|rule| context.counters.route(rule.route())).collect(),
-            #[cfg(feature = "metrics")]
-            histograms: match &options.metrics {
-                Some(cache) => rules.all().iter().map(|rule| FillHistograms::new(cache, rule.route())).collect(),
-                None => Box::default(),
-            },
+            routes,
             store,
             rules,
             options,
@@ -168,35 +162,6 @@ impl<St: Store> LayerState<St> {
     #[inline]
     pub(crate) fn route(&self, rule: &Policy) -> &Arc<RouteCounters> {
         &self.routes[rule.place()]
-    }
-
-    /// Records the time of a fill from the call to the head of the response.
-    #[inline]
-    pub(crate) fn time_of_fill(&self, rule: &Policy, nanos: Nanos) {
-        self.route(rule).time_of_fill(nanos);
-        #[cfg(feature = "metrics")]
-        if let Some(histograms) = self.histograms.get(rule.place()) {
-            histograms.duration(nanos);
-        }
-    }
-
-    /// Counts a stored response of `size` bytes.
-    #[inline]
-    pub(crate) fn stored(&self, rule: &Policy, size: u64) {
-        self.route(rule).stored(size);
-        #[cfg(feature = "metrics")]
-        if let Some(histograms) = self.histograms.get(rule.place()) {
-            histograms.size(size);
-        }
-    }
-
-    /// Records the time for which a request has waited for a fill.
-    pub(crate) fn time_of_wait(&self, rule: &Policy, nanos: Nanos) {
-        self.route(rule).time_of_wait(nanos);
-        #[cfg(feature = "metrics")]
-        if let Some(histograms) = self.histograms.get(rule.place()) {
-            histograms.wait(nanos);
-        }
     }
 
     /// Returns true if a response comes from a shared store, which its request `has_queried`.

@@ -11,15 +11,24 @@ use self::flags::{COHERENCE, PREFIX, SIZE, bytes, coherence, value};
 mod flags;
 
 pub(crate) const HELP: &str = "\
-An application with a response cache: flights of January 2013 in SQLite, user accounts, and files on disk.
+An application with a response cache: flights of January 2013 in SQLite or PostgreSQL, user accounts, and files on disk.
 
 Runs the same load without and with the cache, compares the two, shows that each write is visible in the next
 read, and then keeps serving. Its accounts and passwords are public, so serve it on loopback only.
 
-Usage: cargo run --release --example backend -- [FLAGS]
+Usage: cargo run --release --example backend [--features redis,postgres] -- [FLAGS]
+
+--redis needs the feature `redis`, and --postgres the feature `postgres`. The metrics are always served at /metrics.
 
   --listen ADDR     address of the server; port 0 means a free port [127.0.0.1:3000, or a free port if that is in use]
   --db DIR          directory of the database and the files         [a temporary directory, removed at exit]
+  --postgres URL    use a PostgreSQL database, such as postgres://user:password@localhost/flights, in place of SQLite. Sign-in
+                    is by password (SCRAM-SHA-256, MD5 or plain) or trust; connections are not encrypted, so no other
+                    `sslmode` than `disable` and `prefer` is accepted. Tables are created if `users` is missing. A row that is
+                    changed past the cache, for example with psql, is visible in reads a few milliseconds later: for that,
+                    the server needs `wal_level = logical`, and the role the attribute REPLICATION and the right to create a
+                    publication  [SQLite]
+  --no-listener     with --postgres, do not listen for changes past the cache
   --memory BYTES    size of the cache in memory, such as 64MiB      [64MiB]
   --redis URL       also store responses in Redis, shared by all processes with the same --db. Repeat the flag for the
                     nodes of a cluster. Start every process but one with --serve  [memory only]
@@ -29,20 +38,23 @@ Usage: cargo run --release --example backend -- [FLAGS]
                     during it. All processes with the same --prefix need the same setting
   --prefix P        with --redis, prefix of all keys  [backend- and a random number, which is stored in --db]
   --admin-token T   serve the Inspector of the cache at /_cache/ for requests with this token  [not served]
-  --bypass-writes   write some rows past the cache, so that its audit finds outdated hits
+  --bypass-writes   write some rows past the cache, so that its audit finds outdated hits. With --postgres it finds
+                    none, because the cache listens; with --no-listener in addition, it finds them
   --seconds N       duration of the load without the cache          [6]
   --serve           serve without the demonstration
   --demo            end after the demonstration, with exit status 0 only if every statement of it holds
   --help            print this text
 ";
 
-const ALLOWED: &str = "--listen ADDR, --db DIR, --memory BYTES, --redis URL, --coherence HOW, --strict, --prefix P, \
+const ALLOWED: &str = "--listen ADDR, --db DIR, --postgres URL, --no-listener, --memory BYTES, --redis URL, --coherence HOW, --strict, --prefix P, \
     --admin-token T, --bypass-writes, --seconds N, --serve, --demo, --help";
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Args {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) db: Option<PathBuf>,
+    pub(crate) postgres: Option<String>,
+    pub(crate) no_listener: bool,
     pub(crate) memory: usize,
     pub(crate) redis: RedisArgs,
     pub(crate) admin_token: Option<String>,
@@ -63,6 +75,11 @@ pub(crate) struct RedisArgs {
 }
 
 impl Args {
+    /// Returns whether the cache listens for changes in the database.
+    pub(crate) fn listens(&self) -> bool {
+        self.postgres.is_some() && !self.no_listener
+    }
+
     /// Parses the arguments after the program name.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut args = Self { memory: 64 << 20, measure: Duration::from_secs(6), ..Self::default() };
@@ -78,6 +95,10 @@ impl Args {
                 Arg::Long("listen") => args.listen = Some(value(&mut parser, ADDRESS, |text| text.parse().ok())?),
                 Arg::Long("db") => args.db = Some(value(&mut parser, DIRECTORY, |text| Some(text.into()))?),
                 Arg::Long("memory") => args.memory = value(&mut parser, SIZE, bytes)?,
+                Arg::Long("postgres") => {
+                    args.postgres = Some(value(&mut parser, POSTGRES, |text| postgres_url(text).then(|| text.into()))?);
+                }
+                Arg::Long("no-listener") => args.no_listener = true,
                 Arg::Long("redis") => args.redis.urls.push(value(&mut parser, URL, |text| Some(text.into()))?),
                 Arg::Long("coherence") => args.redis.coherence = Some(value(&mut parser, COHERENCE, coherence)?),
                 Arg::Long("strict") => args.redis.strict = true,
@@ -112,6 +133,15 @@ impl Args {
         if self.serve && self.demo {
             return Err("`--serve` leaves out the demonstration: leave out `--serve` or `--demo`".into());
         }
+        if self.serve && self.bypass_writes {
+            return Err("`--bypass-writes` belongs to the demonstration: leave out `--serve` or `--bypass-writes`".into());
+        }
+        if self.postgres.is_some() && !cfg!(feature = "postgres") {
+            return Err("`--postgres`: built without PostgreSQL; build with `--features postgres`".into());
+        }
+        if self.no_listener && self.postgres.is_none() {
+            return Err("`--no-listener` needs `--postgres URL`".into());
+        }
         match given.iter().find(|(_, given)| *given) {
             None => Ok(self),
             Some((name, _)) if !cfg!(feature = "redis") => {
@@ -126,8 +156,13 @@ impl Args {
 const ADDRESS: &str = "`--listen` takes an address and a port, such as 127.0.0.1:3000";
 const DIRECTORY: &str = "`--db` takes a directory";
 const URL: &str = "`--redis` takes a URL, such as redis://127.0.0.1:6379";
+const POSTGRES: &str = "`--postgres` takes a URL, such as postgres://user:password@localhost:5432/flights";
 const TOKEN: &str = "`--admin-token` takes a text that is not empty";
 const SECONDS: &str = "`--seconds` takes a whole number from 1 to 3600";
+
+fn postgres_url(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
 
 fn token(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())

@@ -18,6 +18,9 @@ use super::{
 /// All other characters are encoded in the name of a file.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
+/// A file, which no bucket can have as its name.
+const FILLED: &str = ".filled";
+
 pub(crate) struct Buckets {
     root: PathBuf,
 }
@@ -71,6 +74,15 @@ impl Buckets {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root.join(".incoming"))?;
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// Returns whether [`set_filled`](Self::set_filled) was called for this directory.
+    pub(crate) fn are_filled(&self) -> bool {
+        self.root.join(FILLED).exists()
+    }
+
+    pub(crate) fn set_filled(&self) -> Result<(), Error> {
+        Ok(fs::write(self.root.join(FILLED), "")?)
     }
 
     pub(crate) fn create(&self, bucket: &str) -> Result<(), Error> {

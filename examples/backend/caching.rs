@@ -42,6 +42,7 @@ fn with_table_rule(store: impl Into<AnyStore>, change: impl FnOnce(Rule) -> Rule
     let list = Rule::ttl(5 * MINUTE).key(key()).stale_if_error(60 * MINUTE).namespace("storage:list:{bucket}");
     ResponseCache::new(store)
         .cache_status("tower-response-cache")
+        .track_hottest(100)
         .route("/auth/login", Rule::uncached().invalidates_nothing())
         .route("/auth/user", current_user)
         .route("/auth/logout", logout)

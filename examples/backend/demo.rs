@@ -6,22 +6,23 @@ use tower_response_cache::ResponseCache;
 
 use super::{
     BoxError,
-    app::Calls,
+    app::Backend,
     args::Args,
-    audit,
+    audit::{self, Writes},
     client::Client,
+    external,
     load_test::{self, CLIENTS, Limit},
     report, seed,
     serve::Server,
     walkthrough,
 };
 
-/// Runs the demonstration. `uncached` and `cached` are two servers over the same data. `calls` counts the handlers of the cached one.
+/// Runs the demonstration. `uncached` and `cached` are two servers over the same data. `backend` is the state of the cached one.
 pub(crate) async fn run(
     uncached: Server,
     cached: &Server,
     cache: &ResponseCache,
-    calls: &Calls,
+    backend: &Backend,
     args: &Args,
 ) -> Result<(), BoxError> {
     let client = Client::new(uncached.address());
@@ -38,16 +39,24 @@ pub(crate) async fn run(
     cache.invalidate(["*"]).await?;
     let again = Limit::Operations(without.operations.clone());
     let with = load_test::run(cached.address(), tokens, again, "with the cache").await?;
-    println!("\n{}", report::table(&without, &with, &calls.counts()));
+    println!("\n{}", report::table(&without, &with, &backend.calls.counts()));
     if with.stale > 0 {
         return Err("the cache has served stale responses".into());
     }
 
     println!("Each write is visible in the next read");
     let client = Client::new(cached.address());
-    walkthrough::run(&client, !args.redis.urls.is_empty()).await?;
+    walkthrough::run(&client, !args.redis.urls.is_empty() || args.listens()).await?;
+    if args.listens() {
+        external::change_row(&client, cache, &backend.db).await?;
+    }
     let writer = if args.bypass_writes { &Client::new(uncached.address()) } else { &client };
-    audit::run(&client, writer, cache, args.bypass_writes).await?;
+    let writes = match (args.bypass_writes, args.listens()) {
+        (false, _) => Writes::ThroughCache,
+        (true, false) => Writes::PastCache,
+        (true, true) => Writes::PastCacheWithListener,
+    };
+    audit::run(&client, writer, cache, writes).await?;
     uncached.stop().await;
     walkthrough::look_as_an_operator(&client, args.admin_token.as_deref()).await
 }

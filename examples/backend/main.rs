@@ -1,10 +1,11 @@
-//! An axum service over SQLite and files, which measures itself without and with the cache.
+//! An axum service over a database and files, which measures itself without and with the cache.
 //!
 //! ```sh
 //! cargo run --release --example backend              # -- --help prints the flags
 //! ```
 //!
-//! `--bypass-writes` lets some writes of the demonstration bypass the cache, which its audit finds.
+//! `--bypass-writes` lets some writes of the demonstration bypass the cache, which its audit finds. With the feature `postgres`,
+//! `--postgres URL` replaces SQLite, and a listener sees such writes.
 //!
 //! `--admin-token TOKEN` serves the Inspector at `/_cache/`, and `/metrics` serves the metrics to Prometheus. With the feature `redis`, several
 //! processes over one database can share the cache.
@@ -22,8 +23,11 @@ pub(crate) mod client;
 pub(crate) mod db;
 pub(crate) mod demo;
 pub(crate) mod error;
+pub(crate) mod external;
 pub(crate) mod extract;
 pub(crate) mod hash;
+#[cfg(feature = "postgres")]
+pub(crate) mod listener;
 pub(crate) mod load_test;
 pub(crate) mod progress;
 pub(crate) mod prometheus;
@@ -67,7 +71,7 @@ use serve::Server;
 /// An error that ends the program.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: u32 = 4;
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os().skip(1)) {
@@ -115,6 +119,18 @@ async fn open_store(args: &Args, home: &Path) -> Result<AnyStore, BoxError> {
     })
 }
 
+/// Opens the database: SQLite, or PostgreSQL.
+async fn open_database(args: &Args, home: &Path) -> Result<Db, BoxError> {
+    #[cfg(feature = "postgres")]
+    if let Some(url) = &args.postgres {
+        return Db::connect(url, CONNECTIONS)
+            .await
+            .map_err(|error| format!("cannot use the database of --postgres: {error}").into());
+    }
+    debug_assert!(args.postgres.is_none());
+    Ok(Db::open(&home.join("app.db"), CONNECTIONS)?)
+}
+
 /// Fills the database and runs the demonstration, unless `--serve` is given. Then serves forever, unless `--demo` is given.
 async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), BoxError> {
     let listener = listen(args.listen).await?;
@@ -126,10 +142,15 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
     let recorder = prometheus::install()?;
     let cache = if args.serve { caching::cache(store) } else { caching::audited_cache(store) };
     let cache = cache.metrics(prometheus::CACHE);
-    let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
+    let db = open_database(args, home).await?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
     drop(lock);
+    #[cfg(feature = "postgres")]
+    let _listener = match &args.postgres {
+        Some(url) if args.listens() => Some(listener::start(url, &cache).await?),
+        _ => None,
+    };
     let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
 
     let measured = backend();
@@ -142,7 +163,7 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
     }
     if !args.serve {
         let uncached = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
-        demo::run(uncached, server, &cache, &measured.calls, args).await?;
+        demo::run(uncached, server, &cache, &measured, args).await?;
         println!("\nStatistics of the cache:\n{}", cache.stats());
     }
     if args.demo {

@@ -6,10 +6,9 @@
 //! `db_query:flights:any`. A new row invalidates the namespace of each of its columns, and `any`. Thus every list that could contain
 //! the row is invalidated, and lists of other carriers are not. An update or a delete invalidates `db_query:flights`, the parent of all.
 
-use rusqlite::types::Value as Sql;
-
 use super::{
     caching,
+    db::Sql,
     error::{Error, bad_request},
     schema::{Column, Kind, Table},
 };
@@ -59,23 +58,23 @@ impl TableQuery {
         Ok(())
     }
 
-    /// Returns ` WHERE …` with a `?` for each of the [`values`](Self::values).
+    /// Returns ` WHERE …` with the parameters `$1`, `$2` and so on for the [`values`](Self::values).
     pub(crate) fn clause(&self) -> String {
-        let condition = |filter: &Filter| {
+        let condition = |(number, filter): (usize, &Filter)| {
             let (table, column) = (self.table.name, filter.column.name);
-            format!("{table}.{column} {} ?", filter.operator)
+            format!("{table}.{column} {} ${number}", filter.operator)
         };
         match self.filters.as_slice() {
             [] => String::new(),
             some => {
-                let conditions: Vec<_> = some.iter().map(condition).collect();
+                let conditions: Vec<_> = (1..).zip(some).map(condition).collect();
                 format!(" WHERE {}", conditions.join(" AND "))
             }
         }
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Sql> {
-        self.filters.iter().map(|filter| &filter.value)
+    pub(crate) fn values(&self) -> Vec<Sql> {
+        self.filters.iter().map(|filter| filter.value.clone()).collect()
     }
 
     /// Returns the namespaces whose invalidation invalidates the response.

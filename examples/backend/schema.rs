@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
-use super::error::{Error, bad_request};
+use super::{
+    db::{Dialect, Sql},
+    error::{Error, bad_request},
+};
 
 /// The type of a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,11 +176,12 @@ impl Kind {
         }
     }
 
-    pub(crate) fn sql(self) -> &'static str {
+    /// Returns the type in SQL.
+    pub(crate) fn sql(self, dialect: &Dialect) -> &'static str {
         match self {
-            Self::Text => "TEXT",
-            Self::Integer => "INTEGER",
-            Self::Real => "REAL",
+            Self::Text => dialect.text,
+            Self::Integer => "BIGINT",
+            Self::Real => "DOUBLE PRECISION",
         }
     }
 }

@@ -1,15 +1,14 @@
 //! The initial data: the tables of `data/`, accounts, and files made from the tables.
 //!
-//! They are inserted in one transaction if the database is new.
+//! The tables and accounts are inserted in one transaction if the database is new, and the files are written if their directory is new.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use flate2::read::GzDecoder;
-use rusqlite::{Connection, Transaction, params, params_from_iter, types::Value as Sql};
 
 use super::{
     buckets::{Buckets, ObjectName},
-    db::Db,
+    db::{Db, Dialect, Sql, Statement, blocking, parameters},
     error::Error,
     hash::SecretHash,
     schema::{TABLES, Table},
@@ -18,22 +17,8 @@ use super::{
 /// The number of accounts: `user0`, `user1` and so on. [`password`] returns their passwords.
 pub(crate) const USERS: usize = 24;
 
-const ACCOUNTS: &str = "
-    CREATE TABLE teams (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
-    CREATE TABLE roles (id INTEGER PRIMARY KEY, name TEXT NOT NULL, may_write INTEGER NOT NULL);
-    CREATE TABLE permissions (role_id INTEGER NOT NULL REFERENCES roles, name TEXT NOT NULL);
-    CREATE TABLE users (
-        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, display_name TEXT NOT NULL, email TEXT NOT NULL,
-        team_id INTEGER NOT NULL REFERENCES teams, role_id INTEGER NOT NULL REFERENCES roles,
-        salt BLOB NOT NULL, hash BLOB NOT NULL
-    );
-    CREATE TABLE sessions (
-        id TEXT PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users, salt BLOB NOT NULL, hash BLOB NOT NULL
-    );
-    INSERT INTO teams (name) VALUES ('Ramp'), ('Gate'), ('Tower');
-    INSERT INTO roles (name, may_write) VALUES ('editor', 1), ('reader', 0);
-    INSERT INTO permissions VALUES (1, 'tables:read'), (1, 'tables:write'), (1, 'storage:write'), (2, 'tables:read');
-";
+/// The number of rows that one statement inserts.
+const ROWS: usize = 50;
 
 /// Returns whether the account may write. Every fourth account may only read.
 pub(crate) fn may_write(user: usize) -> bool {
@@ -46,81 +31,131 @@ pub(crate) fn password(user: usize) -> String {
 
 /// Fills the database and the buckets if they are new.
 pub(crate) async fn fill(db: &Db, buckets: Arc<Buckets>) -> Result<(), Error> {
-    let version = db.run(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?));
-    let version: i64 = version.await?;
-    if version != 0 {
-        return Ok(());
-    }
-    db.write(move |db| {
+    let _lock = db.fill_lock().await?;
+    if !db.has_table("users").await? {
+        let mut statements = Vec::new();
         for table in &TABLES {
-            import(db, table)?;
+            import(db.dialect(), table, &mut statements)?;
         }
-        accounts(db)?;
-        reports(db, &buckets, "flights", "carrier", "day")?;
-        reports(db, &buckets, "weather", "origin", "day")?;
-        reports(db, &buckets, "planes", "manufacturer", "engines")?;
-        Ok(db.execute_batch("PRAGMA user_version = 1")?)
-    })
-    .await
+        accounts(db.dialect(), &mut statements);
+        db.write_all(statements).await?;
+    }
+    if !buckets.are_filled() {
+        reports(db, &buckets, "flights", "carrier", "day").await?;
+        reports(db, &buckets, "weather", "origin", "day").await?;
+        reports(db, &buckets, "planes", "manufacturer", "engines").await?;
+        buckets.set_filled()?;
+    }
+    Ok(())
 }
 
-fn import(db: &Transaction<'_>, table: &Table) -> Result<(), Error> {
+fn import(dialect: &Dialect, table: &Table, statements: &mut Vec<Statement>) -> Result<(), Error> {
     let columns = table.columns.iter().map(|column| {
         let null = if column.required { " NOT NULL" } else { "" };
-        format!("{} {}{null}", column.name, column.kind.sql())
+        format!("{} {}{null}", column.name, column.kind.sql(dialect))
     });
     let columns = columns.collect::<Vec<_>>().join(", ");
     let unique = if table.unique.is_empty() { String::new() } else { format!(", UNIQUE ({})", table.unique.join(", ")) };
-    // With AUTOINCREMENT the id of a deleted row is never used again.
-    let create = format!("CREATE TABLE {} (id INTEGER PRIMARY KEY AUTOINCREMENT, {columns}{unique})", table.name);
-    db.execute_batch(&create)?;
+    let create = format!("CREATE TABLE {} (id {}, {columns}{unique})", table.name, dialect.id);
+    statements.push(Statement::new(create, []));
 
     // No field of these files is quoted.
     let file = io::read_to_string(GzDecoder::new(table.rows))?;
     let mut records = file.lines().map(|line| line.split(','));
     let order: Vec<_> = records.next().into_iter().flatten().map(|name| table.column(name)).collect::<Result<_, _>>()?;
     let names: Vec<_> = order.iter().map(|column| column.name).collect();
-    let marks = vec!["?"; names.len()].join(", ");
-    let mut insert = db.prepare(&format!("INSERT INTO {} ({}) VALUES ({marks})", table.name, names.join(", ")))?;
-    for record in records {
+    let rows = records.map(|record| {
         let values = record.zip(&order).map(|field| match field {
             ("NA", _) => Ok(Sql::Null),
             (text, column) => column.parse(text),
         });
-        insert.execute(params_from_iter(values.collect::<Result<Vec<_>, _>>()?))?;
-    }
+        values.collect::<Result<Vec<_>, _>>()
+    });
+    insert(table.name, &names, rows.collect::<Result<_, _>>()?, statements);
     Ok(())
 }
 
-fn accounts(db: &Transaction<'_>) -> Result<(), Error> {
-    db.execute_batch(ACCOUNTS)?;
-    let sql = "INSERT INTO users (name, display_name, email, team_id, role_id, salt, hash)
-        SELECT ?, ?, ?, teams.id, roles.id, ?, ? FROM teams, roles WHERE teams.name = ? AND roles.name = ?";
-    let mut insert = db.prepare(sql)?;
-    for user in 0..USERS {
-        let SecretHash { salt, hash } = SecretHash::new(&password(user));
-        let team = ["Ramp", "Gate", "Tower"][user % 3];
-        let role = if may_write(user) { "editor" } else { "reader" };
-        let (name, print_exchange) = (format!("user{user}"), format!("User {user}"));
-        let email = format!("{name}@example.com");
-        insert.execute(params![name, print_exchange, email, salt, hash, team, role])?;
+fn accounts(dialect: &Dialect, statements: &mut Vec<Statement>) {
+    let Dialect { id, text, .. } = dialect;
+    for table in [
+        format!("teams (id {id}, name {text} NOT NULL)"),
+        format!("roles (id {id}, name {text} NOT NULL, may_write BIGINT NOT NULL)"),
+        format!("permissions (role_id BIGINT NOT NULL REFERENCES roles, name {text} NOT NULL, PRIMARY KEY (role_id, name))"),
+        format!(
+            "users (id {id}, name {text} NOT NULL UNIQUE, display_name {text} NOT NULL, email {text} NOT NULL,
+                team_id BIGINT NOT NULL REFERENCES teams, role_id BIGINT NOT NULL REFERENCES roles,
+                salt BYTEA NOT NULL, hash BYTEA NOT NULL)"
+        ),
+        format!(
+            "sessions (id {text} PRIMARY KEY, user_id BIGINT NOT NULL REFERENCES users, salt BYTEA NOT NULL, hash BYTEA NOT NULL)"
+        ),
+    ] {
+        statements.push(Statement::new(format!("CREATE TABLE {table}"), []));
     }
-    Ok(())
+    // The ids are 1, 2 and 3.
+    for rows in [
+        "teams (name) VALUES ('Ramp'), ('Gate'), ('Tower')",
+        "roles (name, may_write) VALUES ('editor', 1), ('reader', 0)",
+        "permissions VALUES (1, 'tables:read'), (1, 'tables:write'), (1, 'storage:write'), (2, 'tables:read')",
+    ] {
+        statements.push(Statement::new(format!("INSERT INTO {rows}"), []));
+    }
+    let users = (0..USERS).map(|user| {
+        let SecretHash { salt, hash } = SecretHash::new(&password(user));
+        let (name, display_name) = (format!("user{user}"), format!("User {user}"));
+        let email = format!("{name}@example.com");
+        let (team, role) = (user as i64 % 3 + 1, if may_write(user) { 1 } else { 2 });
+        vec![
+            name.into(),
+            display_name.into(),
+            email.into(),
+            team.into(),
+            role.into(),
+            salt.to_vec().into(),
+            hash.to_vec().into(),
+        ]
+    });
+    let columns = ["name", "display_name", "email", "team_id", "role_id", "salt", "hash"];
+    insert("users", &columns, users.collect(), statements);
+}
+
+/// Adds statements that insert rows, some in each.
+fn insert(table: &str, columns: &[&str], rows: Vec<Vec<Sql>>, statements: &mut Vec<Statement>) {
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let some: Vec<_> = rows.by_ref().take(ROWS).collect();
+        let marks = (0..some.len()).map(|row| format!("({})", parameters(row * columns.len() + 1, columns.len())));
+        let (names, marks) = (columns.join(", "), marks.collect::<Vec<_>>().join(", "));
+        let sql = format!("INSERT INTO {table} ({names}) VALUES {marks}");
+        statements.push(Statement::new(sql, some.into_iter().flatten().collect::<Vec<_>>()));
+    }
 }
 
 /// Makes a bucket of the table, with one CSV file for each pair of values: `flights/UA/07.csv`.
-fn reports(db: &Connection, buckets: &Buckets, table: &str, folder: &str, file: &str) -> Result<(), Error> {
-    buckets.create(table)?;
-    let sql = format!(
-        "SELECT replace({folder}, ' ', '-'), printf('%02d', {file}), group_concat(concat_ws(',', id, {folder}, {file}), char(10))
-         FROM {table} GROUP BY {folder}, {file}"
-    );
-    let mut select = db.prepare(&sql)?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let (folder, file): (String, String) = (row.get(0)?, row.get(1)?);
-        let (name, content): (_, String) = (format!("{folder}/{file}.csv"), row.get(2)?);
-        buckets.write(&ObjectName::new(table, &name)?, content.as_bytes())?;
+async fn reports(db: &Db, buckets: &Arc<Buckets>, table: &'static str, folder: &str, file: &str) -> Result<(), Error> {
+    let sql = format!("SELECT {folder}, {file}, id FROM {table} ORDER BY id");
+    let rows = db.read(Statement::new(sql, [])).await?;
+    let buckets = Arc::clone(buckets);
+    let write = move || {
+        buckets.create(table)?;
+        let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for row in &rows {
+            let line = [row.get(2)?, row.get::<Sql>(0)?, row.get(1)?].each_ref().map(text);
+            let name = format!("{}/{:0>2}.csv", line[1].replace(' ', "-"), line[2]);
+            files.entry(name).or_default().push(line.join(","));
+        }
+        for (name, lines) in files {
+            buckets.write(&ObjectName::new(table, &name)?, lines.join("\n").as_bytes())?;
+        }
+        Ok(())
+    };
+    blocking(write).await
+}
+
+fn text(value: &Sql) -> String {
+    match value {
+        Sql::Integer(number) => number.to_string(),
+        Sql::Text(text) => text.clone(),
+        Sql::Real(_) | Sql::Null | Sql::Blob(_) => String::new(),
     }
-    Ok(())
 }

@@ -2,9 +2,14 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::{header, request::Parts};
-use rusqlite::OptionalExtension;
 
-use super::{app::Shared, caching, db::blocking, error::Error, hash::SecretHash};
+use super::{
+    app::Shared,
+    caching,
+    db::{Statement, blocking},
+    error::Error,
+    hash::SecretHash,
+};
 
 /// The session of a valid token.
 pub(crate) struct Session {
@@ -31,18 +36,12 @@ impl FromRequestParts<Shared> for Session {
         const UNKNOWN: Error = Error::Unauthorized("the token is invalid");
         let header = parts.headers.get(header::AUTHORIZATION).ok_or(Error::Unauthorized("a bearer token is required"))?;
         let (id, secret) = header.to_str().ok().and_then(bearer).ok_or(UNKNOWN)?;
-        let (id, secret) = (id.to_owned(), secret.to_owned());
-        let row = backend.db.run(move |db| {
-            let sql = "SELECT sessions.id, user_id, roles.may_write, sessions.salt, sessions.hash
-                FROM sessions JOIN users ON users.id = user_id JOIN roles ON roles.id = role_id
-                WHERE sessions.id = ?";
-            let row = db.prepare_cached(sql)?.query_row([id], |row| {
-                let session = Self { id: row.get(0)?, user: row.get(1)?, may_write: row.get(2)? };
-                Ok((session, SecretHash { salt: row.get(3)?, hash: row.get(4)? }))
-            });
-            Ok(row.optional()?)
-        });
-        let (session, stored) = row.await?.ok_or(UNKNOWN)?;
+        let sql = "SELECT sessions.id, user_id, roles.may_write, sessions.salt, sessions.hash
+            FROM sessions JOIN users ON users.id = user_id JOIN roles ON roles.id = role_id
+            WHERE sessions.id = $1";
+        let row = backend.db.read(Statement::new(sql, [id.to_owned().into()])).await?.pop().ok_or(UNKNOWN)?;
+        let session = Self { id: row.get(0)?, user: row.get(1)?, may_write: row.get(2)? };
+        let (stored, secret) = (SecretHash { salt: row.get(3)?, hash: row.get(4)? }, secret.to_owned());
         if blocking(move || Ok(stored.matches(&secret))).await? { Ok(session) } else { Err(UNKNOWN) }
     }
 }

@@ -8,15 +8,12 @@ use axum::{
     http::{StatusCode, header},
     response::Response,
 };
-use rusqlite::{
-    Connection, Row, params_from_iter,
-    types::{Value as Sql, ValueRef},
-};
 use serde_json::{Map, Value, json};
 
 use super::{
     app::Shared,
     caching,
+    db::{Db, Row, Sql, Statement, parameters},
     error::{Error, bad_request},
     extract::{JsonObject, PathParams},
     query::{self, TableQuery},
@@ -46,11 +43,11 @@ pub(crate) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Error> {
     let table_query = TableQuery::parse(Table::named(&table)?, query.as_deref().unwrap_or_default())?;
-    let answer = backend.db.run(move |db| match table_query.stats {
-        Some(group) => stats::by_column(db, &table_query, group),
-        None => page(db, &table_query),
-    });
-    answer.await.map(Json)
+    let answer = match table_query.stats {
+        Some(group) => stats::by_column(&backend.db, &table_query, group).await,
+        None => page(&backend.db, &table_query).await,
+    };
+    answer.map(Json)
 }
 
 /// `POST /tables/{table}`
@@ -69,13 +66,10 @@ pub(crate) async fn insert(
         return Err(bad_request(format!("`{}` is missing", missing.name)));
     }
     let affected_lists = query::affected_lists(table, &row);
-    let inserted = backend.db.write(move |db| {
-        let names: Vec<_> = row.iter().map(|(column, _)| column.name).collect();
-        let marks = vec!["?"; names.len()].join(", ");
-        let sql = format!("INSERT INTO {} ({}) VALUES ({marks}) RETURNING *", table.name, names.join(", "));
-        Ok(db.prepare_cached(&sql)?.query_row(params_from_iter(row.iter().map(|(_, value)| value)), json_row)?)
-    });
-    let inserted = inserted.await?;
+    let (names, values): (Vec<_>, Vec<_>) = row.into_iter().map(|(column, value)| (column.name, value)).unzip();
+    let (list, marks) = (names.join(", "), parameters(1, names.len()));
+    let insert = Statement::new(format!("INSERT INTO {} ({list}) VALUES ({marks}) RETURNING *", table.name), values);
+    let inserted = backend.db.write(insert).await?.pop().map_or(Value::Null, Row::into_json);
     let location = format!("/tables/{}/{}", table.name, inserted["id"]);
     Ok(caching::with_invalidations((StatusCode::CREATED, [(header::LOCATION, location)], Json(inserted)), affected_lists))
 }
@@ -90,14 +84,12 @@ pub(crate) async fn update(
     session.may_write()?;
     let (table, id) = (Table::named(&table)?, row_id(&id)?);
     let changes = columns_of(table, &body)?;
-    let updated = backend.db.write(move |db| {
-        let settings: Vec<_> = changes.iter().map(|(column, _)| format!("{} = ?", column.name)).collect();
-        let sql = format!("UPDATE {} SET {} WHERE id = ? RETURNING *", table.name, settings.join(", "));
-        let id = Sql::Integer(id);
-        let values = changes.iter().map(|(_, value)| value).chain([&id]);
-        Ok(db.prepare_cached(&sql)?.query_map(params_from_iter(values), json_row)?.next().transpose()?)
-    });
-    let updated = updated.await?.ok_or_else(|| no_such_row(table, id))?;
+    let place = changes.len() + 1;
+    let settings: Vec<_> = (1..place).zip(&changes).map(|(at, (column, _))| format!("{} = ${at}", column.name)).collect();
+    let sql = format!("UPDATE {} SET {} WHERE id = ${place} RETURNING *", table.name, settings.join(", "));
+    let values: Vec<_> = changes.into_iter().map(|(_, value)| value).chain([id.into()]).collect();
+    let updated = backend.db.write(Statement::new(sql, values)).await?.pop();
+    let updated = updated.map(Row::into_json).ok_or_else(|| no_such_row(table, id))?;
     Ok(caching::with_invalidations(Json(updated), query::whole_table(table.name)))
 }
 
@@ -109,41 +101,25 @@ pub(crate) async fn delete(
 ) -> Result<Response, Error> {
     session.may_write()?;
     let (table, id) = (Table::named(&table)?, row_id(&id)?);
-    let sql = format!("DELETE FROM {} WHERE id = ?", table.name);
-    match backend.db.write(move |db| Ok(db.prepare_cached(&sql)?.execute([id])?)).await? {
-        0 => Err(no_such_row(table, id)),
-        _ => Ok(caching::with_invalidations(StatusCode::NO_CONTENT, query::whole_table(table.name))),
+    let delete = Statement::new(format!("DELETE FROM {} WHERE id = $1 RETURNING id", table.name), [id.into()]);
+    match backend.db.write(delete).await?.is_empty() {
+        true => Err(no_such_row(table, id)),
+        false => Ok(caching::with_invalidations(StatusCode::NO_CONTENT, query::whole_table(table.name))),
     }
 }
 
 /// Returns a page of rows and the number of all rows, from one snapshot.
-fn page(db: &mut Connection, table_query: &TableQuery) -> Result<Value, Error> {
-    let (table, clause) = (table_query.table.name, table_query.clause());
-    let snapshot = db.transaction()?;
-    let total: i64 = snapshot
-        .prepare_cached(&format!("SELECT count(*) FROM {table}{clause}"))?
-        .query_row(params_from_iter(table_query.values()), |row| row.get(0))?;
-    let (order, limit, offset) = (&table_query.order, table_query.limit, table_query.offset);
-    let rows = snapshot
-        .prepare_cached(&format!("SELECT * FROM {table}{clause} ORDER BY {order} LIMIT {limit} OFFSET {offset}"))?
-        .query_map(params_from_iter(table_query.values()), json_row)?
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(json!({ "table": table, "total": total, "rows": rows }))
-}
-
-/// Converts a row to a JSON object.
-pub(crate) fn json_row(row: &Row<'_>) -> rusqlite::Result<Value> {
-    let names = row.as_ref().column_names().enumerate();
-    let members = names.map(|(index, name)| {
-        let value = match row.get_ref(index)? {
-            ValueRef::Integer(number) => number.into(),
-            ValueRef::Real(number) => number.into(),
-            ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
-            ValueRef::Null | ValueRef::Blob(_) => Value::Null,
-        };
-        Ok((name.to_owned(), value))
-    });
-    Ok(Value::Object(members.collect::<rusqlite::Result<_>>()?))
+async fn page(db: &Db, table_query: &TableQuery) -> Result<Value, Error> {
+    let (table, clause, order) = (table_query.table.name, table_query.clause(), &table_query.order);
+    let count = Statement::new(format!("SELECT count(*) FROM {table}{clause}"), table_query.values());
+    let mut values = table_query.values();
+    values.extend([table_query.limit, table_query.offset].map(Sql::from));
+    let (limit, offset) = (values.len() - 1, values.len());
+    let sql = format!("SELECT * FROM {table}{clause} ORDER BY {order} LIMIT ${limit} OFFSET ${offset}");
+    let [total, rows] = db.snapshot([count, Statement::new(sql, values)]).await?;
+    let total: Vec<i64> = total.iter().map(|row| row.get(0)).collect::<Result<_, _>>()?;
+    let rows: Vec<_> = rows.into_iter().map(Row::into_json).collect();
+    Ok(json!({ "table": table, "total": total.first(), "rows": rows }))
 }
 
 fn columns_of(table: &'static Table, body: &JsonObject) -> Result<Vec<(&'static Column, Sql)>, Error> {

@@ -129,14 +129,44 @@ impl Codec {
     ) -> Result<Bytes, Unstored> {
         let packed = self.packed(entry);
         let body = packed.as_deref().unwrap_or_else(|| body(entry));
-        let form = if packed.is_some() { COMPRESSED } else { 0 } | if self.keys.is_some() { SEALED } else { 0 };
+        let form = if packed.is_some() { COMPRESSED } else { 0 };
+        let write = |out: &mut Vec<u8>| encode::contents(entry, moment, body, packed.is_some(), out);
+        self.framed(place, form, nonce, body.len() + 1024, write)
+    }
 
-        let mut out = Vec::with_capacity(body.len() + 1024);
+    /// Encodes a list that is to be stored under a Redis key.
+    pub(crate) fn encode_list(&self, place: &str, contents: &[u8]) -> Result<Bytes, Unstored> {
+        let nonce = self.keys.as_ref().map_or(Ok([0; encryption::NONCE]), |_| encryption::nonce())?;
+        self.framed(place, 0, nonce, contents.len() + 128, |out| {
+            out.extend_from_slice(contents);
+            Ok(())
+        })
+    }
+
+    /// Decodes the list that is stored under a Redis key.
+    pub(crate) fn decode_list(&self, bytes: Bytes, place: &str) -> Result<Bytes, Damaged> {
+        match self.contents(bytes, || place.to_owned())? {
+            (form, contents) if form & COMPRESSED == 0 => Ok(contents),
+            _ => Err(Damaged::Malformed),
+        }
+    }
+
+    /// Puts contents in a frame, encrypted if there are keys.
+    fn framed(
+        &self,
+        place: &str,
+        form: u8,
+        nonce: [u8; encryption::NONCE],
+        capacity: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Unstored>,
+    ) -> Result<Bytes, Unstored> {
+        let form = form | if self.keys.is_some() { SEALED } else { 0 };
+        let mut out = Vec::with_capacity(capacity);
         out.extend_from_slice(&[VERSION, form, 0, 0, 0, 0]);
         if let Some(keys) = &self.keys {
             keys.begin(nonce, &mut out);
         }
-        encode::contents(entry, moment, body, packed.is_some(), &mut out)?;
+        write(&mut out)?;
         let end = if self.keys.is_some() { encryption::TAG } else { CHECK };
         let length = u32::try_from(out.len() + end).ok().filter(|len| *len as usize <= MAX_LEN).ok_or(Unstored::TooLarge)?;
         out[2..FRAME].copy_from_slice(&length.to_le_bytes());

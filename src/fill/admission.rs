@@ -68,10 +68,10 @@ type Lifetimes = (Times, Option<Box<Http>>);
 impl<St: Store> Fill<St> {
     /// Decides to store a response, or returns the reason against it. The body has at least `least` bytes.
     pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&CachePolicy>) -> Result<Admission, NoStore> {
-        if hints.is_some_and(CachePolicy::forbids) {
+        let rule = &self.request.rule;
+        if hints.is_some_and(CachePolicy::forbids) || rule.forbids_storing(parts.status, &parts.headers) {
             return Err(NoStore::NoStore);
         }
-        let rule = &self.request.rule;
         if let Some(unread) = self.request.plan.end.as_ref().and_then(|end| end.unread.as_ref()) {
             self.warn_of_unread(unread);
             return Err(unread.reason);
@@ -112,7 +112,8 @@ impl<St: Store> Fill<St> {
             self.note_coding(&parts.headers);
         }
         let language = self.language_key(&vary, &parts.headers);
-        let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.request.plan.names, all));
+        let named =
+            self.named(parts.status, &parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.request.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
         let is_plain = !control.as_ref().is_some_and(strips) && !self.shared.options.content_length;
         let compact = is_plain.then(|| rule.learned().template().compact(&parts.headers, tells)).flatten();
@@ -146,12 +147,19 @@ impl<St: Store> Fill<St> {
     }
 
     /// Returns the namespaces known from the request and those of the response, if the response names any.
-    fn named(&self, response: &HeaderMap, hints: Option<&CachePolicy>) -> Result<Option<Namespaces>, NoStore> {
+    fn named(
+        &self,
+        status: StatusCode,
+        response: &HeaderMap,
+        hints: Option<&CachePolicy>,
+    ) -> Result<Option<Namespaces>, NoStore> {
         let hinted = hints.map_or(&[][..], CachePolicy::namespaces);
         if hinted.is_empty() && self.request.plan.named_by.is_none() && !self.request.plan.names.are_too_many() {
             return Ok(None);
         }
-        let named = match self.request.plan.named_by.as_deref().map(|fields| fields.names_in(response)).transpose() {
+        let fields = self.request.plan.named_by.as_deref();
+        let matching = || self.request.rule.response_rule(status, response).map(|(number, _)| number);
+        let named = match fields.map(|fields| fields.names_in(response, matching())).transpose() {
             Ok(named) => named.unwrap_or_default(),
             Err(error) => {
                 self.warn_of_unread(&Unread { reason: NoStore::Namespaces, error: error.to_string() });
@@ -219,8 +227,8 @@ impl<St: Store> Fill<St> {
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
             || !control.targeted && response.contains_key(header::EXPIRES);
-        let by_status = || self.request.rule.status_lifetime(status).filter(|_| !stated);
-        let own = hints.and_then(CachePolicy::lifetime).or_else(by_status);
+        let by_rule = || self.request.rule.own_lifetime(status, response).filter(|_| !stated);
+        let own = hints.and_then(CachePolicy::lifetime).or_else(by_rule);
         if own.is_some_and(|own| own.is_zero()) {
             return Err(NoStore::Lifetime);
         }

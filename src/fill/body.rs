@@ -11,7 +11,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response, header, response};
 use http_body::Body;
-use tracing::Instrument;
+use tokio::runtime::Handle;
 
 use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit, end::Refusal};
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     rpc::frames::{FrameCounter, GRACE},
     single_flight::{
         Leader,
-        detach::{AwaitCount, unless_left},
+        detach::{AwaitCount, start_in, unless_left},
         outcome::ArrivingResponse,
         shared_body::{BodyEnd, Pieces, SharedBody},
     },
@@ -103,14 +103,14 @@ impl<St: Store> Fill<St> {
                     self.arrives(&fit, &tape, length, response.extensions().get());
                 }
                 let response = respond::conditional(&self.request.info, response, self.answered);
-                tokio::spawn(Box::pin(self.read_on(fit, source, tape, (exact, frames), taken)).in_current_span());
+                start_in(&Handle::current(), Box::pin(self.read_on(fit, source, tape, (exact, frames), taken)));
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
             // The body is too large, a stream of messages, failed, or has another length than announced. The client gets it unchanged.
             ReadOutcome::TooLarge | ReadOutcome::Stream => {
                 tape.close();
                 let patience = shared.flights.longest_wait();
-                tokio::spawn(Box::pin(async move { source.pass_on(&tape, patience).await }).in_current_span());
+                start_in(&Handle::current(), Box::pin(async move { source.pass_on(&tape, patience).await }));
                 if matches!(reading, ReadOutcome::Stream) { NoStore::NotUnary } else { NoStore::TooLarge }
             }
             ReadOutcome::Broken(error) => {

@@ -92,6 +92,12 @@ impl<St: Store> Fill<St> {
         };
         let stamp = admitted.as_ref().unwrap_or(&self.miss.stamp).clone();
         let (mut made, marker) = self.made(fit, stamp, body, trailers);
+        if self.is_read
+            && (marker.is_some() || !made.added.is_empty())
+            && let Some(tracker) = self.shared.store.context().counters.hottest.get()
+        {
+            tracker.filled(self.key(), made.entry.key(), made.entry.namespaces(), &made.added);
+        }
         let put = match admitted {
             Ok(_) => {
                 if let Some(marker) = marker {
@@ -265,7 +271,7 @@ pub(crate) fn told<St: Store>(
     match storing {
         Storing::Not(why) => shared.route(rule).no_store(why),
         _ => {
-            shared.stored(rule, entry.weight());
+            shared.route(rule).stored(entry.weight());
             if rule.is_never_invalidated() {
                 counters.never_invalidated(rule.route(), shared.store.context().clock.nanos());
             }

@@ -56,6 +56,8 @@ pub(crate) struct Fill<St: Store> {
     pub(crate) answered: Nanos,
     /// The response came before the fill begins, at the time `answered`.
     pub(crate) is_late: bool,
+    /// The fill is not a refresh in the background.
+    pub(crate) is_read: bool,
     /// `None` if no other request may follow this fill.
     pub(crate) leader: Option<Leader>,
     /// The request, until it is counted. `None` for a refresh in the background.

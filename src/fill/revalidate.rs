@@ -53,7 +53,7 @@ impl<St: Store> Fill<St> {
             Err(why) => {
                 let mut response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
                 if shared.options.tags.is_some() {
-                    let tagged_by = self.tagged_by(&parts.headers, hints, ours.namespaces().iter());
+                    let tagged_by = self.tagged_by((response.status(), &parts.headers), hints, ours.namespaces().iter());
                     response.extensions_mut().insert(tagged_by);
                 }
                 // The response may not be stored any more, but it is validated for this request.
@@ -116,7 +116,8 @@ impl<St: Store> Fill<St> {
             self.compare(ours, response.status(), response.headers()).await;
         }
         if self.shared.options.tags.is_some() {
-            let tagged_by = self.tagged_by(response.headers(), response.extensions().get(), std::iter::empty());
+            let head = (response.status(), response.headers());
+            let tagged_by = self.tagged_by(head, response.extensions().get(), std::iter::empty());
             response.extensions_mut().insert(tagged_by);
         }
         Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.miss.reason))))

@@ -42,7 +42,7 @@ impl<St: Store> Fill<St> {
         began: Nanos,
         count: Option<MissCount>,
     ) -> Self {
-        Self { shared, missed, began, answered: began, is_late: false, leader, count }
+        Self { shared, missed, began, answered: began, is_late: false, is_read: count.is_some(), leader, count }
     }
 
     /// Awaits the call, and stores its response if that is allowed.
@@ -212,7 +212,7 @@ impl<St: Store> Fill<St> {
         if !self.is_late {
             self.answered = self.now();
         }
-        self.shared.time_of_fill(&self.request.rule, self.took());
+        self.route().time_of_fill(self.took());
         if self.count.is_some() {
             self.route().time_of_miss(self.answered.saturating_sub(self.miss.time.at));
         }

@@ -9,6 +9,7 @@ use crate::{
     semantics,
     state::LayerState,
     stats::routes::MissCount,
+    status::Miss,
     store::Store,
 };
 
@@ -27,7 +28,18 @@ impl<S, ReqB, ResB> InnerService<ReqB, ResB> for S where
 pub(crate) fn count_miss<St: Store>(shared: &LayerState<St>, missed: &MissedRequest<St>) -> MissCount {
     let reason = missed.miss.reason;
     tracing::debug!(reason = reason.as_str(), "miss");
-    MissCount::new(shared.route(&missed.request.rule), reason)
+    count_miss_of(shared, &missed.request, &missed.miss, reason)
+}
+
+/// Begins to count a miss for a reason.
+pub(crate) fn count_miss_of<St: Store>(
+    shared: &LayerState<St>,
+    request: &CacheRequest,
+    miss: &LookupMiss<St>,
+    reason: Miss,
+) -> MissCount {
+    shared.store.context().track(miss.key(request), &request.plan.names, 1);
+    MissCount::new(shared.route(&request.rule), reason)
 }
 
 /// Removes the client's conditions and its range. The cache answers them itself, and the inner service returns the complete response.

@@ -63,13 +63,18 @@ impl error::Error for NoMatch {}
 pub(super) fn find<St: Store>(store: &St, rules: &Rules, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
     let mut request = Request::new(String::new());
     (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri.clone());
+    find_request(store, rules, &request)
+}
+
+/// Matches a request without content against a table of rules.
+pub(super) fn find_request<St: Store>(store: &St, rules: &Rules, request: &Request<String>) -> Result<Match, NoMatch> {
     let found = rules.peek(request.uri(), request.extensions()).ok_or(NoMatch::NoRule)?;
     let rule = found.rule;
     if rule.is_uncached() {
         return Err(NoMatch::Uncached);
     }
     let mut canonical = Vec::new();
-    let written = write_key(&request, &found, &store.context().secret, &mut canonical).map_err(NoMatch::Bypass)?;
+    let written = write_key(request, &found, &store.context().secret, &mut canonical).map_err(NoMatch::Bypass)?;
     let key = Key::new(canonical);
     let namespaces = most_specific(&rule.plan(&written.view, key.as_ref()).names);
     Ok(Match { route: rule.route().map(str::to_owned), key, namespaces })

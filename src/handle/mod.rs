@@ -1,6 +1,9 @@
 //! The handle of an application: one store, its rules and options, the layers made from them, and invalidation.
 
 pub(crate) mod any_store;
+mod hottest;
+#[cfg(feature = "redis")]
+pub(crate) mod kept;
 pub(crate) mod matching;
 mod reload;
 
@@ -140,7 +143,7 @@ impl ResponseCache {
         self.map_cache_layer(|layer| layer.shadow(shadow))
     }
 
-    /// Records histograms of fills with this name in the label `cache`: see [`CacheLayer::metrics`].
+    /// Records histograms with this name in the label `cache`: see [`CacheLayer::metrics`].
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn metrics(self, cache: impl Into<metrics::SharedString>) -> Self {

@@ -8,6 +8,7 @@ use crate::{
         difference::Difference,
         live::{LiveRules, PendingReload},
     },
+    stats::counters::Count,
     store::{backend::Backend, bump_in_time, epochs::InvalidationKind, error::StoreError},
 };
 
@@ -21,8 +22,8 @@ impl ResponseCache {
     ///
     /// # Entries
     ///
-    /// Entries stay if the new rule of their route has the same key and the same namespaces. A changed lifetime counts for responses that are stored
-    /// from now on. All other entries are invalidated, once, by the longest namespace that all of them share: those of a rule with
+    /// Entries stay if the new rule of their route has the same key and the same namespaces, and if its [response rules](crate::Rule::response_rule)
+    /// differ at most in lifetimes. A changed lifetime counts for responses that are stored from now on. All other entries are invalidated, once, by the longest namespace that all of them share: those of a rule with
     /// `db_query:{table}` by `db_query`. A rule without a namespace, or whose first namespace begins with a parameter, can be invalidated only with
     /// all other entries. A response that a request under the old rules computes later is not stored.
     ///
@@ -109,11 +110,28 @@ impl ResponseCache {
     #[cfg(feature = "config")]
     #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
     pub fn watch_rules(&self, file: crate::rules::RulesFile, interval: std::time::Duration) -> crate::rules::RulesWatch {
-        let cache = self.clone();
-        file.watch(interval, move |rules| {
+        let (cache, refusing) = (self.clone(), self.clone());
+        let apply = move |rules| {
             let cache = cache.clone();
             async move { cache.reload(rules).await }
-        })
+        };
+        file.watch(interval, apply, move |error| refusing.record_refused(error))
+    }
+
+    #[cfg(feature = "config")]
+    fn record_refused(&self, error: &crate::rules::LoadError) {
+        let context = self.store().context();
+        context.counters.add(Count::RulesRefused, 1);
+        #[cfg(feature = "dashboard")]
+        self.cache.rules.record_refused(context.clock.now(), error.to_string());
+        #[cfg(not(feature = "dashboard"))]
+        let _ = error;
+    }
+
+    /// Returns the reloads of the rules of this handle.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn reload_history(&self) -> crate::rules::reload_history::ReloadHistory {
+        self.cache.rules.history()
     }
 }
 
@@ -138,6 +156,10 @@ impl<'a> Reload<'a> {
                 writes.replace(rules, &also, || of_reads = Some(reads.replace(rules, &Namespaces::default(), || ())))
             }
         };
+        let context = cache.store().context();
+        context.counters.add(Count::RulesReplaced, 1);
+        #[cfg(feature = "dashboard")]
+        reads.record_replaced(context.clock.now());
         let mut names = Namespaces::default();
         for pending in [Some(&of_writes), of_reads.as_ref()].into_iter().flatten() {
             names.extend(&pending.old);

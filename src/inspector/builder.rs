@@ -116,7 +116,14 @@ impl InspectorBuilder {
     pub fn build(self) -> Result<Inspector, InspectorError> {
         let Self { cache, access, has_empty_token, shown, sample_every } = self;
         let access = access.filter(|_| !has_empty_token).ok_or(InspectorError { has_empty_token })?;
-        let shared = Arc::new(Shared { cache, access, shown, samples: Samples::new(sample_every) });
+        let shared = Arc::new(Shared {
+            cache,
+            access,
+            shown,
+            samples: Samples::new(sample_every),
+            #[cfg(feature = "redis")]
+            key_sample: Default::default(),
+        });
         Shared::start_samples(&shared);
         Ok(Inspector { shared })
     }

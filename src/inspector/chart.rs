@@ -9,6 +9,9 @@ use super::samples::Sample;
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 120.0;
 
+/// The lines of a chart: the name and the values of each. Intervals without a value are gaps.
+pub(super) type Lines<'a> = &'a [(&'a str, Vec<Option<f64>>)];
+
 /// Returns a chart of a figure between samples that follow each other. `most` is the top of the scale, or `None` for the largest value.
 pub(super) fn chart(
     title: &str,
@@ -17,21 +20,31 @@ pub(super) fn chart(
     most: Option<f64>,
     figure: impl Fn(&Sample, &Sample) -> Option<f64>,
 ) -> Markup {
-    let values: Vec<_> = samples.windows(2).map(|pair| figure(&pair[1], &pair[0])).collect();
-    let top = most.unwrap_or_else(|| values.iter().flatten().fold(0.0, |top: f64, value| top.max(*value)));
-    let last = values.iter().rev().flatten().next();
-    let label = match last {
-        Some(last) => format!("{title}: {last:.1} {unit} in the last interval with requests"),
-        None => format!("{title}: no requests yet"),
+    let values = samples.windows(2).map(|pair| figure(&pair[1], &pair[0])).collect();
+    lines(title, unit, most, &[("", values)])
+}
+
+/// Returns a chart with one line or two.
+pub(super) fn lines(title: &str, unit: &str, most: Option<f64>, lines: Lines<'_>) -> Markup {
+    let largest = || lines.iter().flat_map(|(_, values)| values.iter().flatten()).fold(0.0, |top: f64, value| top.max(*value));
+    let top = most.unwrap_or_else(largest);
+    let last = lines.iter().filter_map(|(name, values)| Some((name, values.iter().rev().flatten().next()?)));
+    let last: Vec<_> = last.map(|(name, last)| format!("{name} {last:.1} {unit}").trim().to_owned()).collect();
+    let label = match last.is_empty() {
+        false => format!("{title}: {} in the last interval with requests", last.join(", ")),
+        true => format!("{title}: no requests yet"),
     };
+    let names: Vec<_> = lines.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect();
     html! {
         figure {
-            figcaption { (title) " " span.quiet { "0 to " (format!("{top:.1}")) " " (unit) } }
+            figcaption { (title) " " span.quiet { (names.join(", ")) " 0 to " (format!("{top:.1}")) " " (unit) } }
             svg role="img" aria-label=(label) viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" {
                 @for line in [0.25, 0.5, 0.75] {
                     line.grid x1="0" x2=(WIDTH) y1=(HEIGHT * line) y2=(HEIGHT * line) {}
                 }
-                path.line d=(line_of(&values, top)) {}
+                @for (place, (_, values)) in lines.iter().enumerate() {
+                    path.line.second[place > 0] d=(line_of(values, top)) {}
+                }
             }
         }
     }

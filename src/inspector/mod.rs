@@ -8,15 +8,21 @@ mod builder;
 mod chart;
 mod curl;
 mod explaining;
+mod hottest;
 mod input;
+mod over_time;
 mod page;
 mod purging;
 mod report;
+mod route_figures;
+mod route_samples;
 mod samples;
 mod sampling;
+mod server;
 mod service;
 mod shared;
 mod shown;
+mod table;
 
 pub use self::{
     body::InspectorBody,

@@ -1,20 +1,27 @@
 //! The page: tables and charts that need no script, and a script that updates them.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use httpdate::fmt_http_date;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
 use super::{
     body::InspectorBody,
-    chart::chart,
     explaining::Explained,
+    hottest,
     input::Input,
+    over_time,
     report::{self, occurred},
+    route_figures::{RouteCounts, quantiles},
+    server::keys_table,
     shared::Shared,
     shown::Shown,
+    table::table,
 };
 use crate::{
     explain::explanation::word,
+    route::ANY_ROUTE,
+    rules::reload_history::ReloadHistory,
     stats::{AuditResult, Stats},
 };
 
@@ -81,15 +88,19 @@ async fn live(shared: &Shared) -> Markup {
         div #live {
             @if !shared.cache.is_enabled() { p.notice.bad { "Caching is turned off." } }
             (figures(&stats, &server))
+            (reloads(&shared.cache.reload_history()))
             (findings(shared))
-            (charts(shared, &stats))
+            (over_time::charts(&shared.samples.until(&stats)))
             (routes(&stats))
+            (over_time::routes(&shared.samples.routes.until(&stats)))
+            (hottest::tables(shared))
             (audits(&stats))
             (shadow(&stats))
             (reasons("Misses", "Requests for which the inner service was called after a lookup.", &occurred(&stats.misses, report::miss)))
             (reasons("Not stored", "Responses that were not stored.", &occurred(&stats.not_stored, report::no_store)))
             (reasons("Bypasses", "Requests that bypassed the cache although a rule covers them.", &occurred(&stats.bypasses, report::bypass)))
             (counters(&stats))
+            (keys_table(&server))
             (rules(shared))
         }
     }
@@ -247,36 +258,6 @@ fn figures(stats: &Stats, server: &Value) -> Markup {
     }
 }
 
-fn charts(shared: &Shared, stats: &Stats) -> Markup {
-    let samples = shared.samples.until(stats);
-    html! {
-        section aria-labelledby="over-time" {
-            h2 #over-time { "Over time" }
-            div.charts {
-                (chart("Hit ratio", "%", &samples, Some(100.0), |now, before| now.hit_ratio_since(before).map(|ratio| 100.0 * ratio)))
-                (chart("Requests", "a second", &samples, None, |now, before| now.rate_since(before)))
-                (chart("Mean call of the inner service", "ms", &samples, None, |now, before| now.call_since(before)))
-                (chart("Memory", "KiB", &samples, None, |now, _| Some(now.bytes as f64 / 1024.0)))
-            }
-        }
-    }
-}
-
-fn table(id: &str, title: &str, caption: &str, heads: &[(&str, bool)], rows: &Markup) -> Markup {
-    html! {
-        section aria-labelledby=(id) {
-            h2 id=(id) { (title) }
-            div.wide role="region" aria-label=(format!("{title}: table")) tabindex="0" {
-                table {
-                    caption { (caption) }
-                    thead { tr { @for (head, is_number) in heads { th scope="col" .number[*is_number] { (head) } } } }
-                    tbody { (rows) }
-                }
-            }
-        }
-    }
-}
-
 fn routes(stats: &Stats) -> Markup {
     let heads = [
         ("Route", false),
@@ -292,17 +273,17 @@ fn routes(stats: &Stats) -> Markup {
     ];
     let rows = html! {
         @for route in &stats.routes {
-            @let figures = report::RouteFigures::of(route);
+            @let counts = RouteCounts::of(route);
             tr {
-                th scope="row" { (route.route.as_deref().unwrap_or("(fallback)")) }
-                td.number { (figures.answered) }
-                td.number { (figures.misses) }
-                td.number { (figures.bypasses) }
+                th scope="row" { (route.route.as_deref().unwrap_or(ANY_ROUTE)) }
+                td.number { (counts.answered) }
+                td.number { (counts.misses) }
+                td.number { (counts.bypasses) }
                 td.number { (format!("{:.1} %", 100.0 * route.hit_ratio())) }
                 td.number { (bytes(route.cache_bytes)) }
                 td.number { (bytes(route.inner_bytes)) }
-                @for times in [figures.hit_times, figures.miss_times, figures.bypass_times] {
-                    td.number { @match times { Some((half, most)) => (format!("{half:.1?}, {most:.1?}")), None => "–" } }
+                @for times in [&route.hit_times, &route.miss_times, &route.bypass_times] {
+                    td.number { @match quantiles(times) { Some((half, most)) => (format!("{half:.1?}, {most:.1?}")), None => "–" } }
                 }
             }
         }
@@ -331,7 +312,7 @@ fn audits(stats: &Stats) -> Markup {
     let rows = html! {
         @for route in routes {
             tr {
-                th scope="row" { (route.route.as_deref().unwrap_or("(fallback)")) }
+                th scope="row" { (route.route.as_deref().unwrap_or(ANY_ROUTE)) }
                 @for result in [Same, Differed, Changed, Unstable, Unconfirmed, Failed, Skipped] {
                     td.number { (report::audited(route, result)) }
                 }
@@ -364,7 +345,7 @@ fn shadow(stats: &Stats) -> Markup {
         @for route in routes {
             @let of = &route.shadow;
             tr {
-                th scope="row" { (route.route.as_deref().unwrap_or("(fallback)")) }
+                th scope="row" { (route.route.as_deref().unwrap_or(ANY_ROUTE)) }
                 td.number { (format!("{:.1} %", 100.0 * of.expected_hit_ratio())) }
                 @for count in [of.hits + of.stale_hits + of.collapsed, of.misses, of.same, of.differed, of.changed, of.not_compared] {
                     td.number { (count) }
@@ -397,6 +378,22 @@ fn counters(stats: &Stats) -> Markup {
     table("counters", "Counters", "All counters since the start.", &[("Counter", false), ("Count", true)], &rows)
 }
 
+/// Returns the line about reloads of the rules, if there was any.
+fn reloads(history: &ReloadHistory) -> Markup {
+    if history.replaced + history.refused == 0 {
+        return html! {};
+    }
+    html! {
+        p #reloads .notice .bad[history.is_refused()] {
+            "Rules replaced: " (history.replaced)
+            @if let Some(at) = history.last_replaced { ", last on " (fmt_http_date(at)) }
+            ". Refused: " (history.refused)
+            @if let Some((at, message)) = &history.last_refused { ", last on " (fmt_http_date(*at)) ": " code { (message) } }
+            @if history.is_refused() { " The rules before stay in force." }
+        }
+    }
+}
+
 /// Returns the mistakes in the configuration, if there are any.
 fn findings(shared: &Shared) -> Markup {
     let found = shared.cache.lint();
@@ -424,7 +421,7 @@ fn rules(shared: &Shared) -> Markup {
         @for rule in shared.cache.rule_summaries() {
             tr {
                 th scope="row" {
-                    (rule.route().unwrap_or("(fallback)"))
+                    (rule.route().unwrap_or(ANY_ROUTE))
                     @if !rule.has_matched() { " " span.quiet { "(no request yet)" } }
                 }
                 td { (rule.lifetime()) }

@@ -1,12 +1,19 @@
 //! The statistics, the rules and the keys, as JSON.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Map, Value, json};
 
 use super::{
     explaining::{part_json, rule_json},
-    samples,
+    hottest,
+    route_figures::RouteCounts,
+    route_samples, samples,
     shared::Shared,
 };
 use crate::{
@@ -15,12 +22,12 @@ use crate::{
         explanation::{reason_of, word},
         most_specific,
     },
-    handle::any_store::AnyStore,
     histogram::Durations,
     key::describe::parts_of,
     lint::Finding,
+    rules::reload_history::ReloadHistory,
     stats::{AuditResult, RouteStats, Stats},
-    status::{Bypass, Miss, NoStore, Outcome},
+    status::{Bypass, Miss, NoStore},
     store::backend::Backend,
 };
 
@@ -57,33 +64,8 @@ fn reasons(rows: &[(&'static str, u64, &'static str)]) -> Value {
     rows.iter().map(|(reason, count, remedy)| json!({ "reason": reason, "count": count, "remedy": remedy })).collect()
 }
 
-/// The figures of a route that are not among its statistics themselves.
-pub(super) struct RouteFigures {
-    pub(super) answered: u64,
-    pub(super) misses: u64,
-    pub(super) bypasses: u64,
-    /// The median and the 99th percentile of the times of hits, of misses and of bypasses, if any were measured.
-    pub(super) hit_times: Option<(Duration, Duration)>,
-    pub(super) miss_times: Option<(Duration, Duration)>,
-    pub(super) bypass_times: Option<(Duration, Duration)>,
-}
-
-impl RouteFigures {
-    pub(super) fn of(route: &RouteStats) -> Self {
-        let times = |times: &Durations| (times.count() > 0).then(|| (times.quantile(0.5), times.quantile(0.99)));
-        Self {
-            answered: route.count(|outcome| matches!(outcome, Outcome::Hit | Outcome::Stale(_) | Outcome::Collapsed)),
-            misses: route.count(|outcome| matches!(outcome, Outcome::Miss(_))),
-            bypasses: route.count(|outcome| matches!(outcome, Outcome::Bypass(_))),
-            hit_times: times(&route.hit_times),
-            miss_times: times(&route.miss_times),
-            bypass_times: times(&route.bypass_times),
-        }
-    }
-}
-
 fn route_json(route: &RouteStats) -> Value {
-    let figures = RouteFigures::of(route);
+    let counts = RouteCounts::of(route);
     let requests = route.requests.iter().map(|of| {
         json!({ "outcome": word(Some(of.outcome)), "reason": reason_of(of.outcome), "tier": of.tier.as_str(), "count": of.count })
     });
@@ -97,9 +79,9 @@ fn route_json(route: &RouteStats) -> Value {
     };
     json!({
         "route": route.route.as_deref(),
-        "answered": figures.answered,
-        "misses": figures.misses,
-        "bypasses": figures.bypasses,
+        "answered": counts.answered,
+        "misses": counts.misses,
+        "bypasses": counts.bypasses,
         "hit_ratio": route.hit_ratio(),
         "requests": requests.collect::<Vec<_>>(),
         "cache_bytes": route.cache_bytes,
@@ -165,6 +147,19 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
+/// Returns the reloads of the rules. Times are in milliseconds since 1970.
+fn reloads_json(history: &ReloadHistory) -> Value {
+    let millis = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    json!({
+        "replaced": history.replaced,
+        "last_replaced": history.last_replaced.map(millis),
+        "refused": history.refused,
+        "last_refused": history.last_refused.as_ref().map(|(at, _)| millis(*at)),
+        "last_refusal": history.last_refused.as_ref().map(|(_, message)| message),
+        "is_refused": history.is_refused(),
+    })
+}
+
 impl Shared {
     /// Returns everything that is known about the cache.
     pub(super) async fn report(&self) -> Value {
@@ -177,26 +172,12 @@ impl Shared {
             "server": self.server().await,
             "rules": rules,
             "findings": self.cache.lint().iter().map(finding_json).collect::<Vec<_>>(),
+            "reloads": reloads_json(&self.cache.reload_history()),
             "unmatched_rules": self.cache.unmatched().collect::<Vec<_>>(),
+            "hottest": hottest::json(self),
+            "route_history": route_samples::json_of(&self.samples.routes.until(&stats), self.samples.every),
             "history": samples::json_of(&self.samples.until(&stats), self.samples.every),
         })
-    }
-
-    /// Returns the usage of a shared store, or the error if it cannot be reached. Returns null for memory alone.
-    pub(super) async fn server(&self) -> Value {
-        match &self.cache.state().store {
-            AnyStore::Memory(_) => Value::Null,
-            #[cfg(feature = "redis")]
-            AnyStore::Redis(redis) => match redis.server().await {
-                Ok(usage) => json!({
-                    "masters": usage.masters,
-                    "bytes": usage.bytes,
-                    "capacity": usage.capacity,
-                    "keys": usage.keys,
-                }),
-                Err(error) => json!({ "error": error.to_string() }),
-            },
-        }
     }
 
     /// Returns a sample of the entries in memory, their namespaces, and the fills in progress.
@@ -260,7 +241,7 @@ fn stats_json(stats: &Stats) -> Value {
 }
 
 /// Returns the plain counters with their names.
-pub(super) fn counts(stats: &Stats) -> [(&'static str, u64); 27] {
+pub(super) fn counts(stats: &Stats) -> [(&'static str, u64); 29] {
     [
         ("hits", stats.hits),
         ("stale_hits", stats.stale_hits),
@@ -282,6 +263,8 @@ pub(super) fn counts(stats: &Stats) -> [(&'static str, u64); 27] {
         ("unread_writes", stats.unread_writes),
         ("never_invalidated", stats.never_invalidated),
         ("unmatched_rules", stats.unmatched_rules),
+        ("rules_replaced", stats.rules_replaced),
+        ("rules_refused", stats.rules_refused),
         ("unfenced_writes", stats.unfenced_writes),
         ("damaged", stats.damaged),
         ("failed_lookups", stats.failed_lookups),

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
+use super::route_samples::RouteSamples;
 use crate::stats::Stats;
 
 /// The number of samples that are kept.
@@ -71,13 +72,14 @@ impl Sample {
 pub(super) struct Samples {
     pub(super) every: Duration,
     ring: Mutex<VecDeque<Sample>>,
+    pub(super) routes: RouteSamples,
     /// A task takes samples.
     pub(super) is_running: AtomicBool,
 }
 
 impl Samples {
     pub(super) fn new(every: Duration) -> Self {
-        Self { every, ring: Mutex::default(), is_running: AtomicBool::new(false) }
+        Self { every, ring: Mutex::default(), routes: RouteSamples::new(KEPT), is_running: AtomicBool::new(false) }
     }
 
     pub(super) fn add(&self, sample: Sample) {

@@ -16,7 +16,9 @@ impl Shared {
         let (every, shared) = (shared.samples.every, Arc::downgrade(shared));
         runtime.spawn(async move {
             while let Some(shared) = shared.upgrade() {
-                shared.samples.add(Sample::of(&shared.cache.stats()));
+                let stats = shared.cache.stats();
+                shared.samples.add(Sample::of(&stats));
+                shared.samples.routes.add(&stats);
                 drop(shared);
                 tokio::time::sleep(every).await;
             }

@@ -9,4 +9,7 @@ pub(super) struct Shared {
     pub(super) access: Access,
     pub(super) shown: Shown,
     pub(super) samples: Samples,
+    /// The last sample of the keys in Redis or its error, and its time.
+    #[cfg(feature = "redis")]
+    pub(super) key_sample: tokio::sync::Mutex<Option<(std::time::Instant, Result<crate::redis::KeySample, String>)>>,
 }

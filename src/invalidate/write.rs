@@ -467,7 +467,7 @@ impl<St: Store> Write<St> {
                     Invalidation::Undelivered
                 }
             };
-            store.context().hooks.invalidated(&names, outcome == Invalidation::Delivered);
+            store.context().invalidated(&names, outcome == Invalidation::Delivered);
             if let Some(stands) = stands {
                 store.context().hooks.fenced(&names, stands);
             }
@@ -509,7 +509,7 @@ impl<St: Store> Drop for Write<St> {
         if !names.is_empty() {
             let store = &self.shared.store;
             store.bump_now(&names);
-            store.context().hooks.invalidated(&names, !store.is_shared());
+            store.context().invalidated(&names, !store.is_shared());
             if let Some(stands) = self.fence.as_deref().and_then(|(_, fence)| fence.stands()) {
                 store.context().hooks.fenced(&names, stands);
             }

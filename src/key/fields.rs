@@ -278,6 +278,30 @@ fn hash(name: &str) -> usize {
     (name.len() * 49 + letter(name.len() / 2) * 29 + letter(name.len().wrapping_sub(1)) * 23) % 256
 }
 
+/// Returns the lines of forwarding fields that have these parts in a key. Returns `None` for parts that no field has.
+pub(super) fn forwarding_lines(parts: &[&[u8]]) -> Option<Vec<(HeaderName, Vec<u8>)>> {
+    let mut lines: Vec<(HeaderName, Vec<u8>)> = Vec::new();
+    let mut follows_parameter = false;
+    for part in parts {
+        let (number, value) = part.split_first()?;
+        let parameter: Option<&[u8]> = match *number {
+            FORWARDED_HOST => Some(b"host="),
+            FORWARDED_PROTO => Some(b"proto="),
+            _ => None,
+        };
+        match (parameter, lines.last_mut()) {
+            (Some(parameter), Some((_, line))) if follows_parameter => line.extend([b";", parameter, value].concat()),
+            (Some(parameter), _) => lines.push((header::FORWARDED, [parameter, value].concat())),
+            (None, _) => {
+                let (name, _) = FORWARDING.into_iter().find(|(_, listed)| listed == number)?;
+                lines.push((name, value.to_vec()));
+            }
+        }
+        follows_parameter = parameter.is_some();
+    }
+    Some(lines)
+}
+
 /// The largest number of forwarding fields in a key.
 const MOST_FORWARDING: usize = 8;
 

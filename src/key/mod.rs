@@ -11,6 +11,7 @@ pub(crate) mod header_name;
 mod identity;
 mod name;
 mod query;
+pub(crate) mod replay;
 mod write;
 
 use std::{cell::Cell, fmt, ptr, sync::Arc};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::rules::policy::Policy;
+use crate::{route::ANY_ROUTE, rules::policy::Policy};
 
 /// A mistake in the configuration.
 ///
@@ -22,7 +22,7 @@ impl Finding {
 
     /// Returns a finding about a rule.
     pub(super) fn of(kind: FindingKind, rule: &Policy, problem: impl Into<String>) -> Self {
-        let route = Some(rule.route().unwrap_or("(any)").to_owned());
+        let route = Some(rule.route().unwrap_or(ANY_ROUTE).to_owned());
         Self { route, ..Self::new(kind, problem) }
     }
 

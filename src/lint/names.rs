@@ -12,7 +12,7 @@ pub(super) fn not_invalidated(reads: &Rules, writes: &Rules, elsewhere: &[String
     invalidated.extend(elsewhere.iter().map(String::as_str));
     for rule in reads.all() {
         let is_missed = |name: &&String| *name != "*" && !invalidated.iter().any(|write| covers(write, name));
-        for name in rule.carried().iter().filter(is_missed) {
+        for name in rule.carried().into_iter().filter(is_missed) {
             let problem = format!("no rule for writes invalidates `{name}` or an ancestor of it");
             found.push(Finding::of(FindingKind::NamespaceNotInvalidated, rule, problem));
         }

@@ -16,7 +16,7 @@ use crate::{
     key::Key,
     rules::policy::{Policy, ReadPlan},
     semantics::Vary,
-    single_flight::{ExpectedJoin, Join, outcome::CompletionCount},
+    single_flight::{ExpectedJoin, Join, Leader, outcome::CompletionCount},
     state::LayerState,
     status::Miss,
     store::{Store, error::StoreError, lock_guard::LockGuard},
@@ -219,9 +219,26 @@ impl CacheRequest {
     /// Joins the fill of the key, or leads one: under the stamp of the lookup, or, with a shared store, under a stamp that is still to
     /// come.
     pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &LayerState<St>, miss: &LookupMiss<St>) -> Join<T> {
-        let store = &shared.store;
-        let may_join = |stamp: &Stamp| store.may_join(stamp, &miss.stamp, &self.plan.names);
-        let stamp = (!store.is_shared()).then_some(&miss.stamp);
+        let may_join = |stamp: &Stamp| shared.store.may_join(stamp, &miss.stamp, &self.plan.names);
+        self.join_if(shared, miss, may_join)
+    }
+
+    /// Leads a refresh. Returns `None` if a fill of the key is in progress, even if it began before the last invalidation: otherwise each of
+    /// many soft invalidations would start a refresh.
+    pub(crate) fn lead_refresh<St: Store>(&self, shared: &LayerState<St>, miss: &LookupMiss<St>) -> Option<Leader> {
+        match self.join_if::<_, ()>(shared, miss, |_| true) {
+            Join::Lead(leader, _) => Some(leader),
+            Join::Follow(_) | Join::Full => None,
+        }
+    }
+
+    fn join_if<St: Store, T: Send + 'static>(
+        &self,
+        shared: &LayerState<St>,
+        miss: &LookupMiss<St>,
+        may_join: impl Fn(&Stamp) -> bool,
+    ) -> Join<T> {
+        let stamp = (!shared.store.is_shared()).then_some(&miss.stamp);
         shared.flights.join(miss.key(self), stamp, shared.options.fill_limit, may_join)
     }
 }

@@ -1,22 +1,25 @@
-//! The header fields by which a response names its namespaces.
+//! The namespaces that the head of a response names.
 
 use http::{HeaderMap, HeaderName};
 
 use super::{InvalidNamespace, Namespace, cache_groups::GroupOrigin};
 use crate::error::BoxError;
 
-/// The fields of responses that a rule reads for the namespaces of their entries.
+/// The parts of a rule that name namespaces by the head of a response.
 #[derive(Debug, Clone)]
 pub(crate) struct NamingFields {
     /// The origin of cache groups, if the rule uses them.
     pub(crate) groups: Option<GroupOrigin>,
     /// A field that lists namespaces.
     pub(crate) list: Option<HeaderName>,
+    /// The namespaces of each response rule.
+    pub(crate) by_rule: Box<[Vec<Namespace>]>,
 }
 
 impl NamingFields {
-    /// Returns the namespaces that a response names. A response with unreadable names could not be invalidated by them.
-    pub(crate) fn names_in(&self, response: &HeaderMap) -> Result<Vec<Namespace>, BoxError> {
+    /// Returns the namespaces that a response names, and those of the response rule with this number. A response with unreadable names could not be
+    /// invalidated by them.
+    pub(crate) fn names_in(&self, response: &HeaderMap, rule: Option<usize>) -> Result<Vec<Namespace>, BoxError> {
         let mut names = match &self.groups {
             Some(origin) => origin.joined(response)?,
             None => Vec::new(),
@@ -24,6 +27,7 @@ impl NamingFields {
         if let Some(field) = &self.list {
             names.extend(listed(response, field)?);
         }
+        names.extend(rule.and_then(|number| self.by_rule.get(number)).into_iter().flatten().cloned());
         Ok(names)
     }
 }

@@ -148,7 +148,7 @@ pub(super) async fn publication(
         }
         let created = control.query(&create).await;
         return created.map(drop).map_err(|error| {
-            error.during("the publication was not created").cure(format_args!("As the owner of the tables, run: {create}"))
+            error.during("the publication was not created").remedy(format_args!("As the owner of the tables, run: {create}"))
         });
     };
     if text(&options, 0) != "t" {

@@ -38,6 +38,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time for the server to end a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The longest message of a server before the sign-in, as in libpq. Its length is not trusted yet.
+const LONGEST_BEFORE_SIGN_IN: i32 = 30_000;
+
 /// The number of bytes that are read at once.
 const READ: usize = 64 << 10;
 
@@ -51,6 +54,8 @@ pub(super) struct Connection {
     /// Bytes that were read and not yet used.
     read: BytesMut,
     write: BytesMut,
+    /// The longest message that is read.
+    longest: i32,
 }
 
 /// A row of a query, as text.
@@ -87,7 +92,7 @@ impl Connection {
             #[cfg(not(unix))]
             Host::Unix(_) => return Err(PostgresError::new(PostgresErrorKind::Url, "this system has no Unix sockets")),
         };
-        let mut connection = Self { stream, read: BytesMut::new(), write: BytesMut::new() };
+        let mut connection = Self { stream, read: BytesMut::new(), write: BytesMut::new(), longest: LONGEST_BEFORE_SIGN_IN };
         connection.sign_in(target, for_replication).await?;
         Ok(connection)
     }
@@ -107,7 +112,10 @@ impl Connection {
         loop {
             match self.message().await? {
                 Message::AuthenticationOk | Message::BackendKeyData(_) => {}
-                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ReadyForQuery(_) => {
+                    self.longest = i32::MAX;
+                    return Ok(());
+                }
                 Message::AuthenticationCleartextPassword => self.answer_password(password_of(password)?)?,
                 Message::AuthenticationMd5Password(body) => {
                     let hash = md5_hash(target.user.as_bytes(), password_of(password)?, body.salt());
@@ -178,7 +186,7 @@ impl Connection {
 
     /// Begins to stream changes from the position that the slot has confirmed.
     pub(super) async fn start_replication(&mut self, slot: &str, publication: &str) -> Result<(), PostgresError> {
-        let (slot, publication) = (quoted_name(slot), quoted_text(&quoted_name(publication)));
+        let (slot, publication) = (quoted_name(slot), replication_text(&quoted_name(publication)));
         let command = format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 (proto_version '1', publication_names {publication})");
         frontend::query(&command, &mut self.write).map_err(|error| broken(&error))?;
         loop {
@@ -271,8 +279,15 @@ impl Connection {
     }
 
     fn parse(&mut self) -> Result<Option<Message>, PostgresError> {
-        Message::parse(&mut self.read)
-            .map_err(|error| PostgresError::protocol(format!("invalid message of the server: {error}")))
+        let invalid = |error| PostgresError::protocol(format!("invalid message of the server: {error}"));
+        match Header::parse(&self.read).map_err(invalid)? {
+            Some(header) if header.len() > self.longest => Err(PostgresError::protocol(format!(
+                "the server sends a message of {} bytes before the sign-in has ended: expected at most {}",
+                header.len(),
+                self.longest
+            ))),
+            _ => Message::parse(&mut self.read).map_err(invalid),
+        }
     }
 
     async fn fill(&mut self) -> Result<(), PostgresError> {
@@ -376,6 +391,11 @@ pub(super) fn quoted_text(text: &str) -> String {
     postgres_protocol::escape::escape_literal(text)
 }
 
+/// Writes a text for a replication command, where a backslash means itself.
+fn replication_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,5 +416,6 @@ mod tests {
     #[test]
     fn names_and_texts_are_quoted() {
         assert_eq!((quoted_name("a\"b"), quoted_text("it's")), ("\"a\"\"b\"".to_owned(), "'it''s'".to_owned()));
+        assert_eq!((quoted_text("a\\b"), replication_text("it's a\\b")), (" E'a\\\\b'".to_owned(), "'it''s a\\b'".to_owned()));
     }
 }

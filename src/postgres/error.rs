@@ -2,7 +2,7 @@
 
 use std::{error, fmt};
 
-/// A listener could not start. The text names the cause and the cure, and never the password.
+/// A listener could not start. The text names the cause and the remedy, and never the password.
 ///
 /// ```
 /// use tower_response_cache::{Memory, ResponseCache, postgres::{PostgresErrorKind, PostgresListener}};
@@ -84,9 +84,9 @@ impl PostgresError {
         self
     }
 
-    /// Puts the cure behind the text.
-    pub(super) fn cure(mut self, cure: impl fmt::Display) -> Self {
-        self.text = format!("{}. {cure}", self.text);
+    /// Puts the remedy behind the text.
+    pub(super) fn remedy(mut self, remedy: impl fmt::Display) -> Self {
+        self.text = format!("{}. {remedy}", self.text);
         self
     }
 

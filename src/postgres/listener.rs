@@ -107,8 +107,9 @@ impl PostgresListener {
         Self { creates, ..self }
     }
 
-    /// Uses a slot that ends with the connection. Nothing is kept while the listener is not connected, so that everything is invalidated at each
-    /// start and after each outage. It fits processes over [`Memory`](crate::Memory) that come and go. Defaults to `false`.
+    /// Uses a slot that ends with the connection. Nothing is kept while the listener is not connected, so that all watched
+    /// namespaces are invalidated at each start and after each outage. It fits processes over [`Memory`](crate::Memory) that come and go.
+    /// Defaults to `false`.
     pub fn temporary_slot(self, on: bool) -> Self {
         Self { is_temporary: on, ..self }
     }
@@ -119,14 +120,14 @@ impl PostgresListener {
         Self { stands_by: on, ..self }
     }
 
-    /// Invalidates everything at the start, also if the slot exists. It is needed once after tables or templates were changed, because
+    /// Invalidates all watched namespaces at the start, also if the slot exists. It is needed once after tables or templates were changed, because
     /// earlier changes of new tables were not replicated. Defaults to `false`. A new slot always begins so.
     pub fn invalidate_at_start(self, on: bool) -> Self {
         Self { invalidates_at_start: on, ..self }
     }
 
-    /// Invalidates everything when more bytes of the write-ahead log than this are not yet processed, at each [check](Self::check_interval) where
-    /// that many were added. Off by default.
+    /// Invalidates all watched namespaces when more bytes of the write-ahead log than this are not yet processed, at each
+    /// [check](Self::check_interval) where that many were added. Off by default.
     pub fn max_lag(self, bytes: u64) -> Self {
         Self { max_lag: Some(bytes), ..self }
     }
@@ -138,14 +139,14 @@ impl PostgresListener {
 
     /// Connects, checks the server, the tables and the publication, opens the slot, and starts a task that listens.
     ///
-    /// A new slot begins when all transactions have ended that are running now. The task then invalidates everything, once. After an outage, the
-    /// task connects again, with exponential backoff up to 15 seconds.
+    /// A new slot begins when all transactions have ended that are running now. The task then invalidates all watched namespaces,
+    /// once. After an outage, the task connects again, with exponential backoff from 0.1 to 15 seconds and jitter.
     ///
     /// # Errors
     ///
     /// If the URL or a template is invalid, if the server cannot be reached or is not set up for logical replication, if a table or a column does
     /// not exist or is not replicated with all its changes, if a permission is missing, or if another process uses the slot. The text names the
-    /// cure.
+    /// remedy.
     pub async fn start(self, cache: &ResponseCache) -> Result<RunningListener, PostgresError> {
         let worker = Worker::new(cache.clone(), self.options()?);
         let session = match Session::open(&worker.options, Replace::No, true).await {

@@ -63,6 +63,8 @@ pub(super) struct Mapping {
     known: HashMap<u32, usize>,
     /// The described tables. `None` if no namespace belongs to a table.
     described: HashMap<u32, Option<Described>>,
+    /// The tables of which a change without all its values was logged.
+    logged: HashSet<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +77,7 @@ struct Described {
 
 impl Mapping {
     pub(super) fn new(tables: Arc<[Table]>, known: HashMap<u32, usize>) -> Self {
-        Self { tables, known, described: HashMap::new() }
+        Self { tables, known, described: HashMap::new(), logged: HashSet::new() }
     }
 
     /// Adds the namespaces of a message.
@@ -115,7 +117,7 @@ impl Mapping {
     }
 
     /// Adds the names of a changed row: those before the change and those after it.
-    fn change(&self, table: u32, old: Option<Old<'_>>, new: Option<&Row<'_>>, names: &mut Names) {
+    fn change(&mut self, table: u32, old: Option<Old<'_>>, new: Option<&Row<'_>>, names: &mut Names) {
         let Some(described) = self.described.get(&table) else { return self.add_everything(names) };
         let Some(described) = described else { return };
         names.changes += 1;
@@ -129,6 +131,17 @@ impl Mapping {
                     Named::Unknown => {
                         names.fallbacks += 1;
                         names.names.insert(template.whole().clone());
+                        // A column that is gone was logged before.
+                        if described.columns.iter().all(Option::is_some) && self.logged.insert(table) {
+                            let Table { schema, name, .. } = &self.tables[described.table];
+                            tracing::warn!(
+                                table = %format_args!("{schema}.{name}"),
+                                namespace = template.whole().as_str(),
+                                "the server has not sent all values that name the namespaces of a change, such as a large value that was not \
+                                 changed: all names of the template are invalidated. REPLICA IDENTITY FULL sends them. Further changes of this \
+                                 kind are only counted"
+                            );
+                        }
                     }
                 }
             }

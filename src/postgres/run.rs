@@ -193,13 +193,13 @@ impl Worker {
         }
     }
 
-    /// Invalidates everything if changes may have been missed.
+    /// Invalidates all watched namespaces if changes may have been missed.
     async fn begin(&mut self, session: &mut Session) -> Result<(), PostgresError> {
         if session.state == SlotState::New {
             if self.history.is_some() {
                 tracing::warn!(
                     slot = self.options.slot,
-                    "the replication slot was lost, and is replaced: everything that is watched is invalidated"
+                    "the replication slot was lost, and is replaced: all watched namespaces are invalidated"
                 );
                 self.invalidate_everything(session).await?;
             }
@@ -225,7 +225,7 @@ impl Worker {
         if self.history.is_some() {
             tracing::warn!(
                 slot = self.options.slot,
-                "another process has read the replication slot, or the server was replaced: everything that is watched is invalidated"
+                "another process has read the replication slot, or the server was replaced: all watched namespaces are invalidated"
             );
         }
         self.invalidate_everything(session).await
@@ -336,12 +336,12 @@ impl Worker {
             if self.fault.as_ref() != Some(&text) {
                 tracing::error!(
                     error = text,
-                    "not all changes in PostgreSQL are replicated any more: everything that is watched is invalidated at each check"
+                    "not all changes in PostgreSQL are replicated any more: all watched namespaces are invalidated at each check"
                 );
                 self.fault = Some(text);
             }
         } else if is_late {
-            tracing::warn!(lag = sizes.end.since(*fresh), "the listener is late: everything that is watched is invalidated");
+            tracing::warn!(lag = sizes.end.since(*fresh), "the listener is late: all watched namespaces are invalidated");
         }
         if is_late || checked.is_err() {
             self.invalidate_everything(session).await?;

@@ -124,14 +124,13 @@ async fn open_slot(
             }
             (Slot::Missing, _) if options.creates => {}
             (Slot::Missing, _) => {
-                let cure = format!("Run: SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
-                return Err(PostgresError::new(PostgresErrorKind::Slot, format!("slot {name:?} does not exist")).cure(cure));
+                let remedy = format!("Run: SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
+                return Err(PostgresError::new(PostgresErrorKind::Slot, format!("slot {name:?} does not exist")).remedy(remedy));
             }
             (Slot::Lost, _) | (Slot::At(_), Replace::Undecodable) if !options.creates => {
-                let cure = "Drop it and create it again";
-                return Err(
-                    PostgresError::new(PostgresErrorKind::Slot, format!("slot {name:?} cannot be read any more")).cure(cure)
-                );
+                let remedy = "Drop it and create it again";
+                return Err(PostgresError::new(PostgresErrorKind::Slot, format!("slot {name:?} cannot be read any more"))
+                    .remedy(remedy));
             }
             (Slot::Lost, _) | (Slot::At(_), Replace::Undecodable) => {
                 slot::remove(control, name).await.map_err(|error| active(error, name))?;
@@ -146,7 +145,8 @@ async fn open_slot(
     Ok((SlotState::New, begin))
 }
 
-/// Returns the name of a new slot until everything is invalidated. A process that ends before that leaves no slot, so that the next one begins anew.
+/// Returns the name of a new slot until all watched namespaces are invalidated. A process that ends before that leaves no slot, so that the next one
+/// begins anew.
 fn temporary_name(slot: &str) -> String {
     format!("{slot}_new")
 }
@@ -154,7 +154,7 @@ fn temporary_name(slot: &str) -> String {
 fn permission(error: PostgresError, user: &str) -> PostgresError {
     match error.kind() {
         PostgresErrorKind::Permission => {
-            error.cure(format_args!("As a superuser, run: ALTER ROLE {} REPLICATION", quoted_name(user)))
+            error.remedy(format_args!("As a superuser, run: ALTER ROLE {} REPLICATION", quoted_name(user)))
         }
         _ => error,
     }
@@ -162,7 +162,7 @@ fn permission(error: PostgresError, user: &str) -> PostgresError {
 
 fn active(error: PostgresError, slot: &str) -> PostgresError {
     match error.kind() {
-        PostgresErrorKind::SlotActive => error.cure(format_args!(
+        PostgresErrorKind::SlotActive => error.remedy(format_args!(
             "Another process uses the slot {slot:?}: give each process or application a slot of its own, or let the others stand by"
         )),
         _ => error,

@@ -31,7 +31,7 @@ pub struct PostgresStats {
     pub failed_invalidations: u64,
     /// Connections after a failure.
     pub reconnections: u64,
-    /// Times that more was invalidated than the changed rows name: everything, or all names of a template.
+    /// Times that more was invalidated than the changed rows name: all watched namespaces, or all names of a template.
     pub fallbacks: u64,
 }
 

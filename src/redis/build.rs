@@ -115,12 +115,13 @@ impl RedisBuilder {
         let trust = self.failover == Failover::Trust;
         let keys = RedisKeys::new(&self.prefix);
         let (tell, found) = tokio::sync::mpsc::unbounded_channel();
+        let times = memory.context().counters.round_trips.clone();
         let topology = match source {
             Sources::One(manager, pool) => Topology::One(Arc::new(match pool {
-                None => Node::new(String::new(), manager, self.connections),
+                None => Node::new(String::new(), manager, self.connections, times),
                 Some(pool) => {
                     let connections = pool.state().connections.max(1) as usize;
-                    Node::with_pool(String::new(), manager, pool, connections)
+                    Node::with_pool(manager, pool, connections, times)
                 }
             })),
             Sources::Cluster(seeds) => {
@@ -156,13 +157,17 @@ impl RedisBuilder {
             runtime: std::sync::OnceLock::new(),
             warned_of_channel: std::sync::atomic::AtomicBool::new(false),
         });
-        worker::start(inner.clone(), found).expect("a thread with a runtime can be started");
+        match self.network {
+            None => worker::start(inner.clone(), found).expect("a thread with a runtime can be started"),
+            Some(_) => worker::spawn(inner.clone(), found),
+        }
         Redis(Arc::new(Handle { inner, builder: self }))
     }
 
     fn source(&self) -> Result<Sources, RedisConnectError> {
         let trust = self.failover == Failover::Trust;
-        let endpoint = |url: &String| Endpoint::from_url(url, &self.certificates);
+        let endpoint =
+            |url: &String| Endpoint::from_url(url, &self.certificates).map(|endpoint| endpoint.over(self.network.clone()));
         let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
         match &self.place {
             Place::Url(url) => one(Source::At(Box::new(endpoint(url)?))),

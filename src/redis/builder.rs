@@ -1,6 +1,6 @@
 //! The builder of a store in Redis.
 
-use std::{fmt, num::NonZeroUsize, time::Duration};
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bb8_redis::bb8::Pool;
 use redis::{Client, RedisConnectionInfo};
@@ -8,6 +8,7 @@ use redis::{Client, RedisConnectionInfo};
 use super::{
     connection::RedisManager,
     error::RedisConnectError,
+    network::Network,
     options::{Coherence, Failover},
 };
 use crate::{clock::Clock, codec::Codec, secret::Secret, store::memory::SMALLEST, tls::Certificates};
@@ -19,7 +20,7 @@ use crate::codec::encryption::KeyRing;
 
 /// Builds a [`Redis`](crate::Redis) store.
 ///
-/// The Redis user needs access to the keys `PREFIX:1:*`, the channel `PREFIX:1:pushes`, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`,
+/// The Redis user needs access to the keys `PREFIX:1:*`, the channel `PREFIX:1:pushes`, and the commands `GET`, `MGET`, `SET`, `GETRANGE`,
 /// `EXISTS`, `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIRE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
 /// `SUBSCRIBE` and `CLIENT TRACKING`. Without the channel or `SUBSCRIBE`, Redis keeps all pushes for a process that does not read them.
 /// [`Redis::reclaim`](crate::Redis::reclaim) needs `SCAN`. [`Redis::server`](crate::Redis::server) needs `DBSIZE` and `CLIENT INFO`. A cluster needs
@@ -63,6 +64,8 @@ pub struct RedisBuilder {
     pub(super) secret: Option<Secret>,
     pub(super) clock: Clock,
     pub(super) codec: Codec,
+    /// Replaces the network in simulations.
+    pub(super) network: Option<Arc<dyn Network>>,
 }
 
 /// The place of Redis, as the application gives it.
@@ -101,6 +104,7 @@ impl RedisBuilder {
             secret: None,
             clock: Clock::system(),
             codec: Codec::default(),
+            network: None,
         }
     }
 
@@ -354,6 +358,11 @@ impl RedisBuilder {
         }
         Ok(())
     }
+}
+
+/// Replaces the network of a store, for simulations. The worker of the store is then a task of the current runtime.
+pub fn over_network(builder: RedisBuilder, network: Arc<dyn Network>) -> RedisBuilder {
+    RedisBuilder { network: Some(network), ..builder }
 }
 
 impl fmt::Debug for RedisBuilder {

@@ -23,7 +23,10 @@ use super::{
     slots::{Redirect, Slots, slots_by_first},
     transport::Endpoint,
 };
-use crate::{namespace::set::Namespaces, store::memory::Memory};
+use crate::{
+    namespace::set::Namespaces,
+    store::{backend::Backend, memory::Memory},
+};
 
 /// The number of times that a command follows its key to another master.
 const MAX_ROUNDS: usize = 4;
@@ -286,7 +289,8 @@ impl Cluster {
         let (host, port) = address.rsplit_once(':')?;
         let endpoint = self.seeds.first()?.at(host, port.parse().ok()?);
         let manager = RedisManager { source: Source::At(Box::new(endpoint)), trust: self.trust };
-        let node = Arc::new(Node::new(address.to_owned(), manager, self.connections));
+        let times = self.memory.context().counters.round_trips.clone();
+        let node = Arc::new(Node::new(address.to_owned(), manager, self.connections, times));
         all.insert(address.to_owned(), node.clone());
         Some(node)
     }

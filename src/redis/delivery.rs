@@ -17,8 +17,9 @@ use super::{
     inner::RedisInner,
     keys::{RedisKeys, slot},
     node::{Node, Route},
-    outbox::{Delivery, NewDelivery, Release},
+    outbox::{NewDelivery, Release},
     scripts,
+    waiting::Delivery,
 };
 use crate::{
     clock::{Clock, monotonic, nanos},
@@ -391,12 +392,12 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{namespace::set::Namespaces, redis::Redis};
+    use crate::{histogram::Exported, namespace::set::Namespaces, redis::Redis};
 
     /// Returns a node that the worker does not know. The worker opens the breakers of its own nodes, because no server is there.
     fn unknown_node(inner: &RedisInner) -> Arc<Node> {
         let known = inner.topology.master_of(0).expect("the one");
-        Arc::new(Node::new(String::new(), known.manager.clone(), 1))
+        Arc::new(Node::new(String::new(), known.manager.clone(), 1, Exported::default()))
     }
 
     #[tokio::test]

@@ -77,7 +77,7 @@ impl RedisInner {
         let Some(mut life) = compare(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
         if own.count() > count {
             // An invalidation by this process that is not delivered yet does not show in Redis.
-            if self.outbox.is_pending(own) {
+            if self.outbox.is_undelivered(own) {
                 return Ok(None);
             }
             // Names that only the response has named.

@@ -6,6 +6,7 @@
 //! PREFIX:1:t:{db_query:orders}            a key that an invalidation writes and deletes at once, so that it is pushed
 //! PREFIX:1:e:{db_query:orders}:3f9a…      an entry, under the first of its namespaces
 //! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
+//! PREFIX:1:h:api                          the hottest requests that are kept under the name `api`
 //! PREFIX:1:seq                            the counter of creations
 //! PREFIX:1:b:{4711}                       a key that never exists, for heartbeats
 //! PREFIX:1:pushes                         a channel without messages
@@ -39,6 +40,18 @@ pub(crate) enum Pushed {
     Hash(u64),
     /// Cache keys whose hash has these low bits.
     Set(u64),
+}
+
+/// The kind of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kind<'a> {
+    /// An entry, with the first of its namespaces if it has any.
+    Entry(Option<&'a str>),
+    Generation,
+    /// Another key of this cache.
+    Other,
+    /// A key of another application.
+    Foreign,
 }
 
 impl Pushed {
@@ -93,6 +106,11 @@ impl RedisKeys {
         format!("{}l{}", self.base, &entry[self.base.len() + 1..])
     }
 
+    /// Returns the key of the hottest requests of a name.
+    pub(super) fn hottest(&self, name: &str) -> String {
+        format!("{}h:{name}", self.base)
+    }
+
     pub(super) fn counter(&self) -> String {
         format!("{}seq", self.base)
     }
@@ -132,6 +150,21 @@ impl RedisKeys {
             return number(digits).map(Pushed::Set);
         }
         Some(Pushed::Hash(hash_of(name)))
+    }
+
+    /// Returns the kind of a key.
+    pub(super) fn kind<'a>(&self, key: &'a [u8]) -> Kind<'a> {
+        let Some(rest) = key.strip_prefix(self.base.as_bytes()) else { return Kind::Foreign };
+        match rest {
+            [b'g', b':', ..] => Kind::Generation,
+            [b'e', b':', b'{', tagged @ ..] => {
+                // A name may contain a brace. The hash behind it does not.
+                let end = tagged.iter().rposition(|byte| *byte == b'}').unwrap_or(0);
+                let name = std::str::from_utf8(&tagged[..end]).ok();
+                Kind::Entry(name.filter(|name| *name != "*"))
+            }
+            _ => Kind::Other,
+        }
     }
 
     fn tagged(&self, kind: u8, name: Name<'_>) -> String {
@@ -350,6 +383,26 @@ mod tests {
         assert_eq!(keys.generation(orders), "app:1:g:{db_query:orders}");
         assert_eq!(slot(entry.as_bytes()), slot(keys.generation(orders).as_bytes()));
         assert!(keys.entry(&Namespaces::root(), 1).starts_with("app:1:e:{*}:"));
+    }
+    #[test]
+    fn kind_of_a_key_is_known_by_its_name() {
+        let keys = RedisKeys::new("app");
+        let set = names();
+        let entry = keys.entry(&set, 0x3f9a);
+        let of_root = keys.entry(&Namespaces::root(), 1);
+        for (key, kind) in [
+            (entry.clone(), Kind::Entry(Some("db_query:orders"))),
+            (of_root, Kind::Entry(None)),
+            ("app:1:e:{a}b}:0f".to_owned(), Kind::Entry(Some("a}b"))),
+            (keys.generation(set.names().nth(2).expect("three names")), Kind::Generation),
+            (keys.fence(set.names().nth(2).expect("three names")), Kind::Other),
+            (keys.lock(&entry), Kind::Other),
+            (keys.counter(), Kind::Other),
+            ("app:2:e:{a}:0f".to_owned(), Kind::Foreign),
+            ("session:1".to_owned(), Kind::Foreign),
+        ] {
+            assert_eq!(keys.kind(key.as_bytes()), kind, "{key}");
+        }
     }
     #[test]
     fn added_namespaces_do_not_move_an_entry() {

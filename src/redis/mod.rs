@@ -15,9 +15,12 @@ pub(crate) mod fetch;
 pub(crate) mod generation;
 pub(crate) mod generation_times;
 pub(crate) mod inner;
+pub(crate) mod kept;
+mod key_sample;
 pub(crate) mod keys;
 pub(crate) mod lease;
 pub(crate) mod lock;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod options;
 pub(crate) mod outbox;
@@ -38,6 +41,7 @@ pub(crate) mod store;
 pub(crate) mod time;
 pub(crate) mod transport;
 mod trips;
+pub(crate) mod waiting;
 pub(crate) mod worker;
 pub(crate) mod write;
 
@@ -45,6 +49,7 @@ pub use self::{
     builder::RedisBuilder,
     connection::{RedisConnection, RedisManager},
     error::RedisConnectError,
+    key_sample::KeySample,
     options::{Coherence, Failover},
     reclaim::{Reclaimed, ServerUsage},
     store::Redis,

@@ -24,6 +24,7 @@ use super::{
     time::ServerTime,
     trips::{Trips, name_of},
 };
+use crate::histogram::Exported;
 
 /// A master.
 pub(crate) struct Node {
@@ -80,15 +81,22 @@ pub(crate) fn check(key: &str) -> Cmd {
 }
 
 impl Node {
-    pub(super) fn new(address: String, manager: RedisManager, connections: usize) -> Self {
-        Self::made(address, manager, None, connections)
+    pub(super) fn new(address: String, manager: RedisManager, connections: usize, times: Exported) -> Self {
+        Self::made(address, manager, None, connections, times)
     }
 
-    pub(super) fn with_pool(address: String, manager: RedisManager, pool: Pool<RedisManager>, connections: usize) -> Self {
-        Self::made(address, manager, Some(pool), connections)
+    pub(super) fn with_pool(manager: RedisManager, pool: Pool<RedisManager>, connections: usize, times: Exported) -> Self {
+        Self::made(String::new(), manager, Some(pool), connections, times)
     }
 
-    fn made(address: String, manager: RedisManager, pool: Option<Pool<RedisManager>>, connections: usize) -> Self {
+    /// `times` receives the times of round trips.
+    fn made(
+        address: String,
+        manager: RedisManager,
+        pool: Option<Pool<RedisManager>>,
+        connections: usize,
+        times: Exported,
+    ) -> Self {
         Self {
             address,
             manager,
@@ -101,7 +109,7 @@ impl Node {
             breaker: Breaker::default(),
             time: ServerTime::default(),
             last_push: AtomicU64::new(0),
-            trips: Trips::default(),
+            trips: Trips::new(times),
             retired: AtomicBool::new(false),
         }
     }

@@ -16,8 +16,9 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    keys::{RedisKeys, id, slot},
+    keys::{RedisKeys, id},
     recent::Invalidated,
+    waiting::{Delivery, DeliveryResult, Pending, Waiter},
 };
 use crate::{
     namespace::set::{Name, Namespaces},
@@ -27,20 +28,8 @@ use crate::{
 /// The largest number of waiting names. Beyond it, everything is invalidated instead.
 const MAX_NAMES: usize = 64 << 10;
 
-/// The largest number of fences of one name that are removed. The oldest are left to their deadlines.
-const MAX_TOKENS: usize = 4096;
-
 /// The largest number of waiting locks. Others end with their leases.
 const MAX_RELEASES: usize = 4096;
-
-/// The result of a delivery for a waiting call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeliveryResult {
-    /// Every master concerned has confirmed.
-    Delivered,
-    /// A master cannot be reached. The invalidation stays in the queue.
-    Queued,
-}
 
 /// The queue, shared by writes, reads and the delivery task.
 #[derive(Debug)]
@@ -65,24 +54,8 @@ struct Queue {
     /// Identifiers that are new or have new waiting calls since the delivery task last looked.
     fresh: Vec<u64>,
     releases: Vec<Release>,
-    /// The number of waiting or running deliveries of each name. While there are any, this process neither serves nor stores entries of the
-    /// name.
-    pending: HashMap<u64, u32>,
-}
-
-/// The invalidation of one name.
-#[derive(Debug)]
-pub(crate) struct Delivery {
-    pub(super) generation: String,
-    pub(super) fences: String,
-    /// Hard, unless all writes want it soft.
-    pub(super) kind: InvalidationKind,
-    /// Fences to remove, with the times at which they were added.
-    pub(super) tokens: Vec<(u128, Instant)>,
-    waiters: Vec<Arc<Waiter>>,
-    /// `known`: the delivery task has seen it. `noted`: the delivery task is to look at it.
-    known: bool,
-    noted: bool,
+    /// The names whose deliveries wait or run.
+    pending: HashMap<u64, Pending>,
 }
 
 /// A name for the delivery task to look at.
@@ -92,13 +65,6 @@ pub(crate) struct NewDelivery {
     pub(super) slot: u16,
     /// `false` if it waits already and has new waiting calls.
     pub(super) is_new: bool,
-}
-
-/// A call that waits for the delivery of some names.
-#[derive(Debug)]
-struct Waiter {
-    left: AtomicUsize,
-    done: Mutex<Option<oneshot::Sender<DeliveryResult>>>,
 }
 
 /// A lock to give back.
@@ -142,7 +108,7 @@ impl Outbox {
             let _ = done.send(DeliveryResult::Delivered);
             return arrived;
         }
-        let waiter = Arc::new(Waiter { left: AtomicUsize::new(names.count()), done: Mutex::new(Some(done)) });
+        let waiter = Waiter::new(names.count(), done);
         let mut queue = self.lock();
         for name in names.names() {
             queue.add(keys, name, kind, fence, waiter.clone());
@@ -159,16 +125,20 @@ impl Outbox {
     pub(super) fn send_again(&self, names: Vec<Invalidated>) {
         let mut queue = self.lock();
         for Invalidated { id, generation, fences, kind } in names {
-            if let Some(delivery) = queue.names.get_mut(&id) {
+            let Queue { names, fresh, pending, .. } = &mut *queue;
+            let pending = pending.entry(id).or_default();
+            // These have been acknowledged before.
+            pending.set_undelivered();
+            if let Some(delivery) = names.get_mut(&id) {
                 if kind == InvalidationKind::Hard {
                     delivery.kind = InvalidationKind::Hard;
                 }
                 continue;
             }
             let delivery = Delivery { noted: true, ..Delivery::with_keys(generation.into(), fences.into(), kind) };
-            queue.names.insert(id, delivery);
-            queue.fresh.push(id);
-            *queue.pending.entry(id).or_default() += 1;
+            names.insert(id, delivery);
+            fresh.push(id);
+            pending.begin();
         }
         self.publish(queue);
         self.changed.notify_one();
@@ -190,18 +160,29 @@ impl Outbox {
         self.releases.fetch_sub(count, Ordering::SeqCst);
     }
 
+    /// Returns `true` if no invalidation is pending.
     #[inline]
-    pub(super) fn has_no_pending(&self) -> bool {
+    fn has_no_pending(&self) -> bool {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Returns `true` if the invalidation of one of these names is pending.
+    /// Returns `true` if an invalidation of one of these names was acknowledged before it was delivered, and is not delivered yet. This
+    /// process then neither serves nor stores entries of the name.
+    ///
+    /// A pending invalidation that a call still waits for says nothing about reads: they run at the same time as its write.
     #[inline]
+    pub(super) fn is_undelivered(&self, names: &Namespaces) -> bool {
+        !self.has_no_pending() && self.has_pending(names, Pending::is_undelivered)
+    }
+
+    /// Returns `true` if an invalidation of one of these names is pending.
     pub(super) fn is_pending(&self, names: &Namespaces) -> bool {
-        !self.has_no_pending() && {
-            let queue = self.lock();
-            names.names().any(|name| queue.pending.contains_key(&id(name)))
-        }
+        !self.has_no_pending() && self.has_pending(names, |_| true)
+    }
+
+    fn has_pending(&self, names: &Namespaces, wanted: impl Fn(&Pending) -> bool) -> bool {
+        let queue = self.lock();
+        names.names().any(|name| queue.pending.get(&id(name)).is_some_and(&wanted))
     }
 
     /// Returns the number of names with a pending invalidation.
@@ -303,10 +284,12 @@ impl Queue {
         waiter: Arc<Waiter>,
     ) {
         let id = id(name);
+        let pending = self.pending.entry(id).or_default();
+        pending.add_waiter(waiter.clone());
         let delivery = match self.names.entry(id) {
             std::collections::hash_map::Entry::Occupied(delivery) => delivery.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                *self.pending.entry(id).or_default() += 1;
+                pending.begin();
                 place.insert(Delivery::of(keys, name, kind))
             }
         };
@@ -324,11 +307,8 @@ impl Queue {
 
     /// Counts the end of a delivery.
     fn end_delivery(&mut self, id: u64) {
-        if let Some(errands) = self.pending.get_mut(&id) {
-            *errands -= 1;
-            if *errands == 0 {
-                self.pending.remove(&id);
-            }
+        if self.pending.get_mut(&id).is_some_and(Pending::end) {
+            self.pending.remove(&id);
         }
     }
 
@@ -345,81 +325,14 @@ impl Queue {
         let root = Namespaces::root();
         for name in root.names() {
             self.fresh.push(id(name));
-            *self.pending.entry(id(name)).or_default() += 1;
+            let pending = self.pending.entry(id(name)).or_default();
+            pending.begin();
+            pending.set_undelivered();
             self.names.insert(
                 id(name),
                 Delivery { waiters: mem::take(&mut waiters), noted: true, ..Delivery::of(keys, name, InvalidationKind::Hard) },
             );
         }
-    }
-}
-
-impl Delivery {
-    fn of(keys: &RedisKeys, name: Name<'_>, kind: InvalidationKind) -> Self {
-        Self::with_keys(keys.generation(name), keys.fence(name), kind)
-    }
-
-    fn with_keys(generation: String, fences: String, kind: InvalidationKind) -> Self {
-        Self { generation, fences, kind, tokens: Vec::new(), waiters: Vec::new(), known: false, noted: false }
-    }
-
-    fn slot(&self) -> u16 {
-        slot(self.generation.as_bytes())
-    }
-
-    /// Adds a fence to remove. Fences that have waited as long as they `stand` have passed their deadlines.
-    fn add_fence(&mut self, token: u128, stands: Duration) {
-        if self.tokens.len() == self.tokens.capacity() {
-            self.tokens.retain(|(_, since)| since.elapsed() < stands);
-            let beyond = (self.tokens.len() + 1).saturating_sub(MAX_TOKENS);
-            self.tokens.drain(..beyond);
-        }
-        self.tokens.push((token, Instant::now()));
-    }
-
-    /// Adds a waiting call. Calls that have left are removed before the list grows.
-    fn add_waiter(&mut self, waiter: Arc<Waiter>) {
-        if self.waiters.len() == self.waiters.capacity() {
-            self.waiters.retain(|waiter| !waiter.is_done());
-        }
-        self.waiters.push(waiter);
-    }
-
-    /// Takes over the rest of an earlier delivery of the name.
-    fn merge(&mut self, earlier: Self) {
-        if earlier.kind == InvalidationKind::Hard {
-            self.kind = InvalidationKind::Hard;
-        }
-        self.tokens.extend(earlier.tokens);
-        self.waiters.extend(earlier.waiters.into_iter().filter(|waiter| !waiter.is_done()));
-    }
-
-    /// Tells the waiting calls that the master cannot be reached.
-    pub(super) fn report_queued(&mut self) {
-        self.waiters.drain(..).for_each(|waiter| waiter.notify(DeliveryResult::Queued));
-    }
-}
-
-impl Waiter {
-    fn count_down(&self) {
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.notify(DeliveryResult::Delivered);
-        }
-    }
-
-    fn notify(&self, outcome: DeliveryResult) {
-        if let Some(done) = self.lock().take() {
-            let _ = done.send(outcome);
-        }
-    }
-
-    /// Returns `true` if the call has its result or has left.
-    fn is_done(&self) -> bool {
-        self.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<DeliveryResult>>> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -467,13 +380,42 @@ mod tests {
         let (id, sent) = outbox.take(ids()).pop().expect("one");
         let mut second = outbox.send(&keys, &name, InvalidationKind::Hard, None);
         outbox.requeue(id, sent);
-        assert_eq!((outbox.waiting(), outbox.is_pending(&name)), (1, true));
+        assert_eq!(outbox.waiting(), 1);
         let (id, sent) = outbox.take(ids()).pop().expect("both in one");
         assert_eq!(sent.kind, InvalidationKind::Hard);
         let mut third = outbox.send(&keys, &name, InvalidationKind::Hard, None);
         outbox.confirm(id, sent);
         assert_eq!((first.try_recv(), second.try_recv()), (Ok(DeliveryResult::Delivered), Ok(DeliveryResult::Delivered)));
-        assert!(third.try_recv().is_err() && outbox.is_pending(&name), "a command sent before a write says nothing of it");
+        assert!(third.try_recv().is_err() && outbox.waiting() == 1, "a command sent before a write says nothing of it");
+    }
+    #[test]
+    fn name_is_undelivered_once_a_call_has_returned_before() {
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
+        let (one, both) = (set(&["a".into()]), set(&["a".into(), "b".into()]));
+        let wait = outbox.send(&keys, &both, InvalidationKind::Hard, None);
+        let ids: Vec<u64> = outbox.fresh().0.into_iter().map(|fresh| fresh.id).collect();
+        assert!(!outbox.is_undelivered(&both), "its call still waits");
+        let sent = outbox.take(ids.into_iter());
+        assert!(!outbox.is_undelivered(&both), "it is being sent");
+        drop(wait);
+        assert!(outbox.is_undelivered(&one) && outbox.is_undelivered(&both));
+        // Others wait for a second delivery. The first one fails.
+        let waits: Vec<_> = (0..100).map(|_| outbox.send(&keys, &one, InvalidationKind::Hard, None)).collect();
+        sent.into_iter().for_each(|(id, delivery)| outbox.requeue(id, delivery));
+        assert!(outbox.is_undelivered(&one) && outbox.is_undelivered(&both));
+        let ids: Vec<u64> = outbox.lock().names.keys().copied().collect();
+        outbox.take(ids.into_iter()).into_iter().for_each(|(id, delivery)| outbox.confirm(id, delivery));
+        assert!(!outbox.is_undelivered(&both) && outbox.has_no_pending());
+        drop(waits);
+        // A reported name, and one that is delivered again.
+        let _wait = outbox.send(&keys, &one, InvalidationKind::Hard, None);
+        outbox.report_queued(outbox.fresh().0.into_iter().map(|fresh| fresh.id));
+        assert!(outbox.is_undelivered(&one));
+        let again = set(&["c".into()]);
+        let name = again.names().next().expect("a name");
+        let (generation, fences) = (keys.generation(name).into(), keys.fence(name).into());
+        outbox.send_again(vec![Invalidated { id: id(name), generation, fences, kind: InvalidationKind::Hard }]);
+        assert!(outbox.is_undelivered(&again));
     }
     #[test]
     fn invalidation_of_a_waiting_name_is_queued() {
@@ -494,28 +436,10 @@ mod tests {
         for n in 0..=MAX_NAMES {
             drop(outbox.send(&keys, &set(&[format!("row:{n}")]), InvalidationKind::Hard, None));
         }
-        assert!(outbox.waiting() < 10 && outbox.is_pending(&Namespaces::root()));
+        assert!(outbox.waiting() < 10 && outbox.is_undelivered(&Namespaces::root()));
         for (id, delivery) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
             outbox.confirm(id, delivery);
         }
         assert_eq!(first.try_recv(), Ok(DeliveryResult::Delivered));
-    }
-    #[test]
-    fn expired_fences_need_no_removal() {
-        let delivery = || {
-            let keys = RedisKeys::new("app");
-            Delivery::of(&keys, Namespaces::root().names().next().expect("the root"), InvalidationKind::Hard)
-        };
-        let (mut ended, mut standing) = (delivery(), delivery());
-        for token in 0..1000 {
-            ended.add_fence(token, Duration::ZERO);
-            standing.add_fence(token, Duration::from_secs(3600));
-        }
-        assert!(ended.tokens.len() < 10, "{}", ended.tokens.len());
-        assert_eq!(standing.tokens.len(), 1000);
-        for token in 0..100_000 {
-            standing.add_fence(token, Duration::from_secs(3600));
-        }
-        assert!(standing.tokens.len() <= 2 * MAX_TOKENS, "{}", standing.tokens.len());
     }
 }

@@ -56,7 +56,6 @@ impl RedisInner {
     #[inline]
     pub(super) fn may_answer_now(&self) -> bool {
         self.has_memory
-            && self.outbox.has_no_pending()
             && match self.coherence {
                 Coherence::Leased => self.is_leased(),
                 Coherence::Ttl(_) => true,
@@ -68,7 +67,10 @@ impl RedisInner {
     #[inline]
     pub(super) fn may_serve(&self, entry: &Entry, life: Validity) -> bool {
         let now = self.context().clock.nanos();
-        life == Validity::Valid && now < entry.times().fresh_until && self.is_recent(entry, now)
+        life == Validity::Valid
+            && now < entry.times().fresh_until
+            && self.is_recent(entry, now)
+            && !self.outbox.is_undelivered(entry.namespaces())
     }
 
     /// Returns `true` if the entry is recent enough under [`Coherence::Ttl`]. The other modes have no such limit.
@@ -77,7 +79,7 @@ impl RedisInner {
     }
 
     pub(super) async fn get(&self, request: ReadRequest<'_, '_>) -> Result<StoreLookup, StoreError> {
-        if self.outbox.is_pending(request.names) {
+        if self.outbox.is_undelivered(request.names) {
             return Ok(self.empty());
         }
         if self.has_memory

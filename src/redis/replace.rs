@@ -22,7 +22,7 @@ impl RedisInner {
     /// Replaces an entry in two round trips: it is read, and replaced if its bytes have not changed since.
     pub(super) async fn replace(&self, old: &Entry, entry: Arc<Entry>) -> Result<bool, StoreError> {
         let left = entry.times().expires().saturating_sub(self.context().clock.nanos());
-        if !entry.stamp().is_whole() || left == 0 || self.outbox.is_pending(entry.namespaces()) {
+        if !entry.stamp().is_whole() || left == 0 || self.outbox.is_undelivered(entry.namespaces()) {
             return Ok(false);
         }
         // Memory is replaced in any case, because this process serves from it.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    builder::RedisBuilder, inner::RedisInner, lock::LockReturn, options::Coherence, outbox::DeliveryResult, read::ReadRequest,
+    builder::RedisBuilder, inner::RedisInner, lock::LockReturn, options::Coherence, read::ReadRequest, waiting::DeliveryResult,
 };
 use crate::{
     entry::{Entry, stamp::Stamp, validity::Validity},

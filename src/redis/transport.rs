@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     error::RedisConnectError,
+    network::Network,
     pipeline::{Pipeline, PushListener},
 };
 use crate::tls::{Certificates, Verification, client_config};
@@ -28,6 +29,8 @@ pub(crate) struct Endpoint {
     info: ConnectionInfo,
     /// `None` without TLS.
     tls: Option<Arc<ClientConfig>>,
+    /// Replaces TCP, TLS and Unix sockets in simulations.
+    network: Option<Arc<dyn Network>>,
 }
 
 impl Endpoint {
@@ -71,7 +74,12 @@ impl Endpoint {
             }
         };
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Ok(Self { info: info.set_redis_settings(settings), tls })
+        Ok(Self { info: info.set_redis_settings(settings), tls, network: None })
+    }
+
+    /// Returns this endpoint with a replaced network.
+    pub(super) fn over(self, network: Option<Arc<dyn Network>>) -> Self {
+        Self { network, ..self }
     }
 
     /// Returns this endpoint with RESP2, which has no pushes.
@@ -89,7 +97,7 @@ impl Endpoint {
             }
             _ => ConnectionAddr::Tcp(host.into(), port),
         };
-        Self { info: self.info.clone().set_addr(address), tls: self.tls.clone() }
+        Self { info: self.info.clone().set_addr(address), tls: self.tls.clone(), network: self.network.clone() }
     }
 
     /// Returns the host, unless the address is a path.
@@ -111,6 +119,7 @@ impl Endpoint {
     /// Connects and signs in. `listener` receives pushes and the end of the connection.
     pub(super) async fn connect(&self, listener: Option<PushListener>) -> RedisResult<Pipeline> {
         let pipeline = match (self.info.addr(), &self.tls) {
+            (address, _) if let Some(network) = &self.network => drive(network.connect(address.to_string()).await?, listener),
             (ConnectionAddr::Tcp(host, port), _) => drive(self.tcp(host, *port).await?, listener),
             (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
                 let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;

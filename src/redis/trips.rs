@@ -8,11 +8,10 @@ use tracing::{Span, field::Empty};
 use super::error::CommandError;
 use crate::{
     clock::{Nanos, monotonic},
-    histogram::{Durations, Histogram},
+    histogram::{Durations, Exported, Histogram},
 };
 
 /// The counters of the round trips to one master, apart from heartbeats.
-#[derive(Default)]
 pub(crate) struct Trips {
     begun: AtomicU64,
     failed: AtomicU64,
@@ -22,6 +21,16 @@ pub(crate) struct Trips {
 }
 
 impl Trips {
+    /// Returns counters that pass the times of round trips on.
+    pub(super) fn new(exported: Exported) -> Self {
+        Self {
+            begun: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            times: Histogram::exported_to(exported),
+            pushes: AtomicU64::new(0),
+        }
+    }
+
     /// Counts a round trip that begins. `operation` writes the name of the command, if a span needs it.
     #[inline]
     pub(super) fn begin<T: AsRef<str>>(&self, address: &str, operation: impl FnOnce() -> T) -> Trip<'_> {

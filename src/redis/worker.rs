@@ -52,39 +52,47 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the worker thread.
-pub(crate) fn start(inner: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
+pub(crate) fn start(inner: Arc<RedisInner>, found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let _ = inner.runtime.set(runtime.handle().clone());
-    let work = async move {
-        if let Some(node) = inner.topology.single() {
-            inner.lease.set_masters([node.address.as_str()].into_iter(), || ());
-            tokio::spawn(maintain(inner.clone(), node.clone()));
-            follow_sentinels(&inner, node);
-        } else {
-            tokio::spawn(discover_masters(inner.clone()));
-        }
-        tokio::spawn(delivery::run(inner.clone()));
-        let stopped = async {
-            loop {
-                tokio::select! {
-                    () = inner.stop.wait() => return,
-                    Some(node) = found.recv() => {
-                        tokio::spawn(maintain(inner.clone(), node));
-                        inner.outbox.slots_moved();
-                    }
-                    () = inner.topology.wait_for_change() => redeliver_twice(&inner),
+    thread::Builder::new().name("response-cache-redis".into()).spawn(move || runtime.block_on(work(inner, found))).map(drop)
+}
+
+/// Starts the worker as a task of the current runtime, for simulations.
+pub(crate) fn spawn(inner: Arc<RedisInner>, found: mpsc::UnboundedReceiver<Arc<Node>>) {
+    let _ = inner.runtime.set(runtime::Handle::current());
+    tokio::spawn(work(inner, found));
+}
+
+/// Works until the store is dropped and its invalidations are delivered.
+async fn work(inner: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) {
+    if let Some(node) = inner.topology.single() {
+        inner.lease.set_masters([node.address.as_str()].into_iter(), || ());
+        tokio::spawn(maintain(inner.clone(), node.clone()));
+        follow_sentinels(&inner, node);
+    } else {
+        tokio::spawn(discover_masters(inner.clone()));
+    }
+    tokio::spawn(delivery::run(inner.clone()));
+    let stopped = async {
+        loop {
+            tokio::select! {
+                () = inner.stop.wait() => return,
+                Some(node) = found.recv() => {
+                    tokio::spawn(maintain(inner.clone(), node));
+                    inner.outbox.slots_moved();
                 }
+                () = inner.topology.wait_for_change() => redeliver_twice(&inner),
             }
-        };
-        stopped.await;
-        let delivered = async {
-            while !inner.outbox.is_empty() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(SHUTDOWN_TIMEOUT, delivered).await;
+        }
     };
-    thread::Builder::new().name("response-cache-redis".into()).spawn(move || runtime.block_on(work)).map(drop)
+    stopped.await;
+    let delivered = async {
+        while !inner.outbox.is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = timeout(SHUTDOWN_TIMEOUT, delivered).await;
 }
 
 /// Finds the masters of a cluster, and checks from time to time that they have not changed.

@@ -13,8 +13,8 @@ use super::{
     keys::slot,
     lock::LockReturn,
     node::Route,
-    outbox::DeliveryResult,
     scripts,
+    waiting::DeliveryResult,
 };
 use crate::{
     codec::frame::Unstored,
@@ -105,7 +105,7 @@ impl RedisInner {
     /// Stores an entry with its time to live. The same pipeline gives the lock back.
     pub(super) async fn put(self: &Arc<Self>, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         let returning = lock.map(|lock| LockReturn::held(self, &lock, 0));
-        if !entry.stamp().is_whole() || self.outbox.is_pending(entry.namespaces()) {
+        if !entry.stamp().is_whole() || self.outbox.is_undelivered(entry.namespaces()) {
             if let Some(returning) = returning {
                 self.return_lock(returning).await;
             }

@@ -5,7 +5,7 @@ pub(crate) mod call;
 pub(crate) mod partial;
 pub(crate) mod range;
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -14,8 +14,11 @@ use self::{age::set_age, range::part};
 use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
-    entry::{Content, Entry, times::Times},
+    entry::{Content, Entry},
+    hottest::SAMPLED,
+    key::Key,
     lookup::{info::RequestInfo, request::Served},
+    namespace::set::Namespaces,
     semantics::{self, Precondition, Role, Selected},
     single_flight::outcome::ArrivingResponse,
     state::LayerState,
@@ -122,7 +125,8 @@ pub(crate) fn from_last<St: Store, B>(
 fn with_body<B>(status: StatusCode, headers: HeaderMap, body: CacheBody<B>) -> Response<CacheBody<B>> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    // The new response has an empty map without an allocation. Its drop would cost each hit some instructions.
+    mem::forget(mem::replace(response.headers_mut(), headers));
     response
 }
 
@@ -211,7 +215,7 @@ fn not_modified<B>(headers: HeaderMap, extensions: http::Extensions) -> Response
 #[inline]
 pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, served: Served) -> Response<CacheBody<B>> {
     let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, entry.times(), response.body().cached_length());
+    hit(shared, served, entry, response.body().cached_length());
     response
 }
 
@@ -229,7 +233,7 @@ pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, held: &HotResponse, ser
     let (status, headers, body) = held.parts();
     let (parts, trailers) = ((status, headers.clone(), body), held.trailers().cloned().map(Box::new));
     let response = whole_of(shared, parts, trailers, held.entry(), CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, held.entry().times(), body.len() as u64);
+    hit(shared, served, held.entry(), body.len() as u64);
     response
 }
 
@@ -240,7 +244,7 @@ pub(crate) fn hot_replay<St: Store, B>(shared: &LayerState<St>, held: &HotRespon
     let (headers, trailers) = (held.ageless().clone(), held.trailers().cloned().map(Box::new));
     let mut response = with_body(status, headers, CacheBody::whole(body.clone(), trailers));
     mark(shared, &mut response, held.entry(), CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, held.entry().times(), body.len() as u64);
+    hit(shared, served, held.entry(), body.len() as u64);
     response
 }
 
@@ -263,7 +267,7 @@ pub(crate) fn hot_reduced<St: Store, B, R>(
         with_body(status, headers.clone(), CacheBody::whole(body.clone(), response.trailers().cloned().map(Box::new)))
     };
     finish(shared, &mut reduced, response.entry(), CacheStatus::new(Outcome::Hit), now);
-    hit(shared, served, times, reduced.body().cached_length());
+    hit(shared, served, response.entry(), reduced.body().cached_length());
     reduced
 }
 
@@ -280,9 +284,10 @@ pub(crate) fn serve<St: Store, B, R>(
         Outcome::Stale(reason) => {
             let from_store = shared.is_from_store(served.has_queried);
             shared.routes[served.place].stale(reason, from_store, response.body().cached_length());
+            shared.store.context().track(entry.key(), entry.namespaces(), 1);
             tracing::debug!("stale hit");
         }
-        _ => hit(shared, served, entry.times(), response.body().cached_length()),
+        _ => hit(shared, served, entry, response.body().cached_length()),
     }
     response
 }
@@ -293,19 +298,39 @@ pub(crate) fn complete_owned<St: Store, B>(
     entry: Arc<Entry>,
     served: Served,
 ) -> Response<CacheBody<B>> {
-    let times = *entry.times();
+    let born = entry.times().born;
+    let bytes = match entry.content() {
+        Content::Response { body, .. } => body.len() as u64,
+        Content::Variants(_) => 0,
+    };
+    let tracked = count_hit(shared, served, bytes).then(|| (entry.key().clone(), entry.namespaces().clone()));
     let response = from_last(shared, entry, CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, &times, response.body().cached_length());
+    if let Some((key, names)) = tracked {
+        measured(shared, served, born, &key, &names);
+    }
     response
 }
 
 /// Counts a hit that sends this number of bytes, and measures one hit in 64.
 #[inline]
-pub(crate) fn hit<St: Store>(shared: &LayerState<St>, served: Served, times: &Times, bytes: u64) {
-    let route = &shared.routes[served.place];
-    if route.hit(shared.is_from_store(served.has_queried), bytes) {
-        let took = shared.store.context().clock.nanos().saturating_sub(served.at);
-        route.measured_hit(took, served.at.saturating_sub(times.born));
+pub(crate) fn hit<St: Store>(shared: &LayerState<St>, served: Served, entry: &Entry, bytes: u64) {
+    if count_hit(shared, served, bytes) {
+        measured(shared, served, entry.times().born, entry.key(), entry.namespaces());
     }
+}
+
+/// Counts a hit that sends this number of bytes. Returns true if it is to be measured.
+#[inline]
+fn count_hit<St: Store>(shared: &LayerState<St>, served: Served, bytes: u64) -> bool {
     tracing::debug!("hit");
+    shared.routes[served.place].hit(shared.is_from_store(served.has_queried), bytes)
+}
+
+/// Measures and tracks a hit on an entry that was born at a time.
+#[inline]
+fn measured<St: Store>(shared: &LayerState<St>, served: Served, born: Nanos, key: &Key, names: &Namespaces) {
+    let context = shared.store.context();
+    let took = context.clock.nanos().saturating_sub(served.at);
+    shared.routes[served.place].measured_hit(took, served.at.saturating_sub(born));
+    context.track(key, names, SAMPLED);
 }

@@ -34,12 +34,12 @@ pub(crate) async fn stored<St: Store, B>(
     if let Some((entry, now)) = fresh(shared, request, &same).await {
         let asked = &request.info;
         let response = respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now);
-        hit(shared, served(request, now), entry.times(), response.body().cached_length());
+        hit(shared, served(request, now), &entry, response.body().cached_length());
         return Some(response);
     }
     let (entry, now) = fresh(shared, request, &joined(whole)).await?;
     let mut cut = cut(&entry, request.info.conditions(), now)?;
-    hit(shared, served(request, now), entry.times(), cut.body().cached_length());
+    hit(shared, served(request, now), &entry, cut.body().cached_length());
     if let Some(tags) = &shared.options.tags {
         shared.tag_stored(tags, cut.headers_mut(), entry.namespaces());
     }

@@ -90,6 +90,7 @@ impl Rule {
             && (Arc::ptr_eq(&self.key, &other.key) || words.is_some_and(|(own, other)| own == other))
             && flags(self) == flags(other)
             && (&self.namespaces, &self.namespaces_field) == (&other.namespaces, &other.namespaces_field)
+            && self.selects_responses_as(other)
             && self.normalise == other.normalise
             && self.content.names_objects_as(&other.content)
             && are_same(&self.namespaces_by, &other.namespaces_by)
@@ -102,7 +103,7 @@ impl Rule {
         let (own, theirs) = (&self.writes, &other.writes);
         let names = match (&own.names, &theirs.names) {
             (InvalidationRule::Own, InvalidationRule::Own) => {
-                self.namespaces == other.namespaces && are_same(&self.namespaces_by, &other.namespaces_by)
+                self.all_templates().eq(other.all_templates()) && are_same(&self.namespaces_by, &other.namespaces_by)
             }
             (InvalidationRule::Listed(own), InvalidationRule::Listed(theirs)) => own == theirs,
             _ => false,
@@ -127,7 +128,7 @@ impl Rule {
             || !self.messages.invalidated_by_response.is_empty();
         match &self.writes.names {
             InvalidationRule::Own => {
-                self.namespaces.iter().for_each(|template| add_name(names, Some(template)));
+                self.all_templates().for_each(|template| add_name(names, Some(template)));
                 self.namespaces_by.iter().for_each(|_| names.extend(&Namespaces::root()));
             }
             InvalidationRule::Listed(list) => list.iter().for_each(|(_, template)| add_name(names, Some(template))),
@@ -143,7 +144,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::key::{Cookie, CredentialFields, Headers, Identity, KeyExtractor, RouteAndQuery};
+    use crate::{
+        key::{Cookie, CredentialFields, Headers, Identity, KeyExtractor, RouteAndQuery},
+        rules::responses::ResponseRule,
+    };
 
     fn rule() -> Rule {
         Rule::ttl(Duration::from_secs(60)).namespace("db:{table}")
@@ -184,6 +188,8 @@ mod tests {
             rule().cache_groups(),
             rule().reads_by_post(),
             rule().namespace("more"),
+            rule().response_rule(ResponseRule::new().header("x-draft", "*").no_store()),
+            rule().response_rule(ResponseRule::new().namespace("more")),
             rule().namespaces_by(|_| Vec::new()),
             rule().namespaces_from_header(http::header::ETAG),
             rule().normalise(crate::semantics::Normalise::none()),
@@ -199,6 +205,27 @@ mod tests {
         assert_eq!(cleared(&table(rule()), &Rules::new()), ["db"]);
         let custom = rule().key(RouteAndQuery.and(Headers::new(["accept"])).and(Cookie::new("theme")));
         assert!(cleared(&table(custom.clone()), &table(custom.etag())).is_empty());
+    }
+
+    #[test]
+    fn response_rules_are_compared_without_lifetimes() {
+        let seconds = |seconds| ResponseRule::new().content_type("text/*").ttl(Duration::from_secs(seconds));
+        let forbids = |value: &str| ResponseRule::new().header("x-kind", value).no_store();
+        let by = |rules: &[ResponseRule]| table(rules.iter().cloned().fold(rule(), Rule::response_rule));
+        for (old, new, is_kept) in [
+            (&[][..], &[seconds(5)][..], true),
+            (&[seconds(5)], &[seconds(9)], true),
+            (&[seconds(5), forbids("a")], &[seconds(9), forbids("a")], true),
+            (&[forbids("a")], &[forbids("a"), seconds(5)], true),
+            // The first one excludes responses from the second.
+            (&[forbids("a")], &[seconds(5), forbids("a")], false),
+            (&[forbids("a")], &[forbids("b")], false),
+            (&[forbids("a"), forbids("b")], &[forbids("b"), forbids("a")], false),
+            (&[seconds(5).namespace("a")], &[seconds(5).namespace("b")], false),
+            (&[forbids("a")], &[], false),
+        ] {
+            assert_eq!(cleared(&by(old), &by(new)).is_empty(), is_kept, "{old:?} {new:?}");
+        }
     }
 
     #[test]

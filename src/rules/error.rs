@@ -19,6 +19,26 @@ use crate::namespace::InvalidNamespace;
 pub struct RulesError {
     kind: RulesErrorKind,
     text: String,
+    #[cfg_attr(not(feature = "config"), expect(dead_code, reason = "files alone have places"))]
+    part: Option<RulePart>,
+}
+
+/// The part of a rule that has a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RulePart {
+    /// The pattern of the route.
+    Pattern,
+    /// An option, by the name of its method.
+    Option(&'static str),
+    /// A name in the table of an option.
+    Name(&'static str, String),
+    /// A text in a list.
+    Text(String),
+    /// An option of a response rule, or a text in its list.
+    OfResponseRule { number: usize, option: &'static str, text: Option<String> },
+    /// The last of these options in the file, if it has several. Only one of them can hold.
+    #[cfg_attr(not(feature = "config"), expect(dead_code, reason = "in code, the later one replaces the earlier one"))]
+    Last(&'static [&'static str]),
 }
 
 /// The kind of a [`RulesError`].
@@ -50,20 +70,31 @@ impl RulesError {
             Some(route) => format!("route {route:?}: {why}"),
             None => format!("rule without a route: {why}"),
         };
-        Self { kind, text }
+        Self { kind, text, part: None }
+    }
+
+    /// Names the part of the rule that has the fault.
+    pub(super) fn in_part(self, part: RulePart) -> Self {
+        Self { part: Some(part), ..self }
+    }
+
+    #[cfg(feature = "config")]
+    pub(super) fn part(&self) -> Option<&RulePart> {
+        self.part.as_ref()
     }
 
     #[cfg(feature = "protobuf")]
     pub(super) fn descriptors(why: &dyn fmt::Display) -> Self {
-        Self { kind: RulesErrorKind::Descriptors, text: format!("descriptor set: {why}") }
+        Self { kind: RulesErrorKind::Descriptors, text: format!("descriptor set: {why}"), part: None }
     }
 
     pub(super) fn pattern(route: &str, why: &str) -> Self {
-        Self::new(RulesErrorKind::Pattern, Some(route), why)
+        Self::new(RulesErrorKind::Pattern, Some(route), why).in_part(RulePart::Pattern)
     }
 
     pub(super) fn namespace(route: Option<&str>, template: &str, why: &InvalidNamespace) -> Self {
-        Self::new(RulesErrorKind::Namespace, route, format!("template {template:?}: {why}"))
+        let error = Self::new(RulesErrorKind::Namespace, route, format!("template {template:?}: {why}"));
+        error.in_part(RulePart::Text(template.to_owned()))
     }
 
     pub(super) fn insert(route: &str, why: &InsertError) -> Self {
@@ -71,6 +102,7 @@ impl RulesError {
             InsertError::Conflict { with } => Self {
                 kind: RulesErrorKind::Overlap,
                 text: format!("route {route:?} overlaps with {with:?}, which was added before"),
+                part: Some(RulePart::Pattern),
             },
             InsertError::InvalidParamSegment => {
                 Self::pattern(route, "a segment has more than one parameter; at most one, as in `/v{version}`")

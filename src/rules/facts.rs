@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{policy::Policy, rule::Lifetime, write_options::InvalidationRule};
+use super::{policy::Policy, responses::ResponseRule, rule::Lifetime, write_options::InvalidationRule};
 
 impl Policy {
     /// Returns the longest time for which responses are served without a call, as far as the rule states it.
@@ -12,15 +12,16 @@ impl Policy {
             Lifetime::Http(options) => Some(options.default_ttl),
             Lifetime::ByRequest(_) | Lifetime::ByResponse(_) | Lifetime::Uncached => None,
         };
-        let longest = self.rule.statuses.iter().map(|(_, ttl)| *ttl).chain(of_rule).max();
+        let of_responses = self.rule.responses.iter().filter_map(ResponseRule::lifetime);
+        let longest = self.rule.statuses.iter().map(|(_, ttl)| *ttl).chain(of_responses).chain(of_rule).max();
         longest.filter(|ttl| !ttl.is_zero()).map(|ttl| ttl.saturating_add(self.rule.stale_while_revalidate))
     }
 
     /// Returns the templates of the namespaces to which responses belong.
-    pub(crate) fn carried(&self) -> &[String] {
+    pub(crate) fn carried(&self) -> Vec<&String> {
         match self.is_uncached() {
-            true => &[],
-            false => &self.rule.namespaces,
+            true => Vec::new(),
+            false => self.rule.all_templates().collect(),
         }
     }
 
@@ -38,7 +39,7 @@ impl Policy {
     /// Returns the templates of the namespaces that writes invalidate.
     pub(crate) fn invalidated(&self) -> Vec<&str> {
         match &self.rule.writes.names {
-            InvalidationRule::Own => self.rule.namespaces.iter().map(String::as_str).collect(),
+            InvalidationRule::Own => self.rule.all_templates().map(String::as_str).collect(),
             InvalidationRule::Listed(list) => list.iter().map(|(_, template)| template.as_str()).collect(),
         }
     }

@@ -65,9 +65,9 @@ impl Rule {
         self
     }
 
-    /// Returns true if header fields of responses name namespaces of entries.
+    /// Returns true if the heads of responses name namespaces of entries.
     pub(super) fn reads_naming_fields(&self) -> bool {
-        self.groups || self.namespaces_field.is_some()
+        self.groups || self.namespaces_field.is_some() || self.names_by_response()
     }
 }
 

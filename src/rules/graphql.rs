@@ -74,7 +74,7 @@ impl Rule {
     pub fn graphql_document(self, text: &str) -> Self {
         self.graphql_option("graphql_document", |options| match options.documents.parse(text) {
             Ok(known) => drop(options.registered.insert(sha256(text), known)),
-            Err(_) => options.has_invalid_document = true,
+            Err(_) => options.invalid_document = Some(text.to_owned()),
         })
     }
 

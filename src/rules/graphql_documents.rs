@@ -14,8 +14,8 @@ pub(super) struct GraphqlOptions {
     pub(super) registered: Registered,
     /// The data in responses name namespaces.
     pub(super) reads_entities: bool,
-    /// A registered text is not a document.
-    pub(super) has_invalid_document: bool,
+    /// A registered text that is not a document.
+    pub(super) invalid_document: Option<String>,
 }
 
 /// The number of documents that are remembered.

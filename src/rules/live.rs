@@ -1,5 +1,7 @@
 //! Rules that are replaced while layers use them.
 
+#[cfg(feature = "dashboard")]
+use std::time::SystemTime;
 use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
@@ -9,6 +11,8 @@ use std::{
     },
 };
 
+#[cfg(feature = "dashboard")]
+use super::reload_history::ReloadHistory;
 use super::{difference::Difference, table::Rules};
 use crate::namespace::set::Namespaces;
 
@@ -27,6 +31,8 @@ struct Shared {
     ended: AtomicU64,
     log: Mutex<ReloadLog>,
     users: Mutex<Vec<Weak<dyn RulesUser>>>,
+    #[cfg(feature = "dashboard")]
+    history: Mutex<ReloadHistory>,
 }
 
 /// The latest reloads.
@@ -162,6 +168,29 @@ impl LiveRules {
             names.extend(&Namespaces::root());
         }
         log.changed.iter().filter(|(changed, _)| *changed > number).for_each(|(_, changed)| names.extend(changed));
+    }
+
+    /// Returns the reloads so far.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn history(&self) -> ReloadHistory {
+        self.locked_history().clone()
+    }
+
+    /// Records that rules were put into force.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn record_replaced(&self, at: SystemTime) {
+        self.locked_history().replaced(at);
+    }
+
+    /// Records that a content was refused.
+    #[cfg(all(feature = "config", feature = "dashboard"))]
+    pub(crate) fn record_refused(&self, at: SystemTime, message: String) {
+        self.locked_history().refused(at, message);
+    }
+
+    #[cfg(feature = "dashboard")]
+    fn locked_history(&self) -> MutexGuard<'_, ReloadHistory> {
+        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn log(&self) -> MutexGuard<'_, ReloadLog> {

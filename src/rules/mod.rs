@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 mod audit_options;
+mod check;
 #[cfg(feature = "config")]
 pub(crate) mod config;
 pub(crate) mod content;
@@ -25,6 +26,10 @@ pub(crate) mod live;
 pub(crate) mod message_options;
 pub(crate) mod messages;
 pub(crate) mod policy;
+#[cfg(feature = "dashboard")]
+pub(crate) mod reload_history;
+mod response_rules;
+pub(crate) mod responses;
 pub(crate) mod rpc;
 pub(crate) mod rule;
 pub(crate) mod summary;
@@ -44,6 +49,7 @@ pub use self::config::{
 pub(crate) use self::table::RouteMatch;
 pub use self::{
     error::{RulesError, RulesErrorKind},
+    responses::ResponseRule,
     rule::Rule,
     table::Rules,
 };

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, StatusCode, response};
 
 use super::{
+    check::check,
     content_options::ContentOptions,
     end_check::{EndCheck, Unread},
-    error::{RulesError, RulesErrorKind},
+    error::{RulePart, RulesError, RulesErrorKind},
     failure::{OnDeliveryTimeout, OnFenceError},
     http::HttpOptions,
     learned::Learned,
     message_options::MessageOptions,
+    responses::ResponseRule,
     rule::{Lifetime, Rule},
     template::{self, Template},
     write_options::{InvalidationRule, Methods},
@@ -41,6 +43,8 @@ pub(crate) struct Policy {
     base: Namespaces,
     /// The other templates.
     namespaces: Vec<Template>,
+    /// The templates of each response rule, if one has some.
+    by_response: Box<[Vec<Template>]>,
     /// Only templates name namespaces.
     is_plain: bool,
     /// Requests with an ambiguous path bypass the cache.
@@ -77,16 +81,16 @@ impl Policy {
         let identified = rule.key.identity().is_some();
         let parse = |source: &str| Template::parse(source, route, &params, identified);
         let namespaces = rule.namespaces.iter().map(|source| parse(source)).collect::<Result<Vec<_>, _>>()?;
-        let mut all = Namespaces::root();
-        for (i, template) in namespaces.iter().enumerate() {
-            all.push(&template.sample(&format!("x{i}")));
-        }
-        if all.named() > MAX_NAMESPACES {
-            let why = format!("too many namespaces: {}, expected at most {MAX_NAMESPACES}", all.named());
-            return Err(RulesError::new(RulesErrorKind::Namespace, route, why));
+        let by_response = templates_by_response(&rule, parse)?;
+        check_count(route, &namespaces, RulePart::Option("namespace"))?;
+        for (number, own) in by_response.iter().enumerate() {
+            let part = RulePart::OfResponseRule { number, option: "namespaces", text: None };
+            check_count(route, namespaces.iter().chain(own), part)?;
         }
         let invalidations = match &rule.writes.names {
-            InvalidationRule::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
+            InvalidationRule::Own => {
+                namespaces.iter().chain(by_response.iter().flatten()).map(|template| (None, template.clone())).collect()
+            }
             InvalidationRule::Listed(list) => {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
             }
@@ -115,6 +119,7 @@ impl Policy {
             && rule.messages.namespaces.is_empty()
             && !rule.content.reads_entities()
             && !rule.groups
+            && !rule.names_by_response()
             && !matches!(rule.lifetime, Lifetime::Http(_));
         Ok(Self {
             route: route.map(Into::into),
@@ -127,6 +132,7 @@ impl Policy {
             plans_by_target,
             base,
             namespaces,
+            by_response,
             is_plain,
             fixed_invalidations,
             invalidations,
@@ -337,7 +343,10 @@ impl Policy {
         };
         let named_by = self.rule.reads_naming_fields().then(|| {
             let groups = self.rule.groups.then(|| GroupOrigin::of(request.uri(), request.headers()));
-            Box::new(NamingFields { groups, list: self.rule.namespaces_field.clone() })
+            let identity = self.rule.key.identity();
+            let name = |template: &Template| template.namespace(request, identity);
+            let by_rule = self.by_response.iter().map(|templates| templates.iter().map(name).collect()).collect();
+            Box::new(NamingFields { groups, list: self.rule.namespaces_field.clone(), by_rule })
         });
         ReadPlan { names, ttl, named_by, end }
     }
@@ -346,17 +355,21 @@ impl Policy {
     #[inline]
     pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
         let status = response.status;
-        let ttl = match self.status_lifetime(status) {
+        let ttl = match self.own_lifetime(status, &response.headers) {
+            _ if self.forbids_storing(status, &response.headers) => return None,
             Some(ttl) => ttl,
-            None if !STORED.contains(&status.as_u16()) || (self.is_rpc() || self.is_graphql()) && status != StatusCode::OK => {
-                return None;
-            }
+            None if !self.stores_by_default(status) => return None,
             None => match &self.rule.lifetime {
                 Lifetime::ByResponse(ttl) => ttl(response).unwrap_or_default(),
                 _ => plan.ttl.unwrap_or_default(),
             },
         };
         Some(self.jittered(ttl))
+    }
+
+    /// Returns true if responses with a status are stored without a lifetime of its own.
+    pub(super) fn stores_by_default(&self, status: StatusCode) -> bool {
+        STORED.contains(&status.as_u16()) && (status == StatusCode::OK || !self.is_rpc() && !self.is_graphql())
     }
 
     #[inline]
@@ -436,50 +449,39 @@ impl Policy {
     }
 }
 
-/// Checks the pattern of a rule and its settings.
-fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
-    let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
-    if route.is_some_and(|route| !route.starts_with('/')) {
-        return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
+/// Returns the templates of each response rule, or nothing if none has a template.
+fn templates_by_response(
+    rule: &Rule,
+    parse: impl Fn(&str) -> Result<Template, RulesError>,
+) -> Result<Box<[Vec<Template>]>, RulesError> {
+    if !rule.names_by_response() {
+        return Ok(Box::default());
     }
-    let old = |segment: &&str| segment.starts_with([':', '*']);
-    if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
-        let name = segment.trim_start_matches(':');
-        let why = format!("{segment:?} is plain text, not a parameter: write `{{{name}}}`");
-        return fault(RulesErrorKind::Pattern, why);
+    let of_rule = |(number, rule): (usize, &ResponseRule)| {
+        let parse = |source: &String| {
+            let text = Some(source.clone());
+            parse(source).map_err(|error| error.in_part(RulePart::OfResponseRule { number, option: "namespaces", text }))
+        };
+        rule.namespaces.iter().map(parse).collect()
+    };
+    rule.responses.iter().enumerate().map(of_rule).collect()
+}
+
+/// Checks the number of namespaces of an entry.
+fn check_count<'a>(
+    route: Option<&str>,
+    templates: impl IntoIterator<Item = &'a Template>,
+    part: RulePart,
+) -> Result<(), RulesError> {
+    let mut all = Namespaces::root();
+    for (i, template) in templates.into_iter().enumerate() {
+        all.push(&template.sample(&format!("x{i}")));
     }
-    for (status, _) in &rule.statuses {
-        if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
-            return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
-        }
+    if all.named() <= MAX_NAMESPACES {
+        return Ok(());
     }
-    if !(0.0..=1.0).contains(&rule.jitter) {
-        return fault(RulesErrorKind::Setting, format!("invalid jitter {}: expected a fraction between 0 and 1", rule.jitter));
-    }
-    if !(rule.refresh_ahead >= 0.0 && rule.refresh_ahead.is_finite()) {
-        let why = format!("invalid refresh_ahead {}: expected 0 (off) or a positive number", rule.refresh_ahead);
-        return fault(RulesErrorKind::Setting, why);
-    }
-    if let Some(share) = rule.audit.share
-        && !(share > 0.0 && share <= 1.0)
-    {
-        let why = format!("invalid audit {share}: expected a share of the hits above 0 and up to 1, such as 0.01");
-        return fault(RulesErrorKind::Setting, why);
-    }
-    if rule.distributed_lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {
-        let lease = rule.distributed_lock.unwrap_or_default();
-        let why = format!("invalid distributed_lock {lease:?}: expected a duration between 100 milliseconds and 5 minutes");
-        return fault(RulesErrorKind::Setting, why);
-    }
-    if let Some((name, expected)) = rule.misplaced {
-        return fault(RulesErrorKind::Setting, format!("invalid {name}: expected {expected}"));
-    }
-    #[cfg(feature = "graphql")]
-    if rule.content.graphql.as_ref().is_some_and(|options| options.has_invalid_document) {
-        let why = "invalid graphql_document: expected an executable document of at most 16,384 tokens and 64 levels";
-        return fault(RulesErrorKind::Setting, why.into());
-    }
-    Ok(())
+    let why = format!("too many namespaces: {}, expected at most {MAX_NAMESPACES}", all.named());
+    Err(RulesError::new(RulesErrorKind::Namespace, route, why).in_part(part))
 }
 
 /// The statuses that are stored by default.

@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode, response};
 
 use super::{
     audit_options::AuditOptions, content_options::ContentOptions, http::HttpOptions, message_options::MessageOptions,
-    write_options::WriteOptions,
+    responses::ResponseRule, write_options::WriteOptions,
 };
 use crate::{
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery, header_name::header_name},
@@ -61,6 +61,8 @@ pub struct Rule {
     pub(super) ignore_forwarded: bool,
     pub(super) namespaces: Vec<String>,
     pub(super) namespaces_by: Vec<Arc<NamespacesBy>>,
+    /// The conditions over responses, in their order.
+    pub(super) responses: Vec<ResponseRule>,
     pub(super) normalise: Normalise,
     pub(super) etag: bool,
     pub(super) groups: bool,
@@ -188,6 +190,7 @@ impl Rule {
             ignore_forwarded: false,
             namespaces: Vec::new(),
             namespaces_by: Vec::new(),
+            responses: Vec::new(),
             normalise: Normalise::rfc(),
             etag: false,
             groups: false,

@@ -73,7 +73,7 @@ impl Policy {
             Lifetime::Uncached => "uncached: the rule only invalidates".into(),
         };
         let invalidates = match &rule.writes.names {
-            InvalidationRule::Own => rule.namespaces.clone(),
+            InvalidationRule::Own => rule.all_templates().cloned().collect(),
             InvalidationRule::Listed(list) => {
                 let with_methods = |(methods, name): &(Option<Vec<http::Method>>, String)| match methods {
                     None => name.clone(),
@@ -101,6 +101,7 @@ impl Policy {
         for (status, ttl) in &rule.statuses {
             options.push(format!("status {} for {ttl:?}", status.as_u16()));
         }
+        options.extend(rule.responses.iter().map(ToString::to_string));
         let times = [("stale while revalidate", rule.stale_while_revalidate), ("stale if error", rule.stale_if_error)];
         options.extend(times.iter().filter(|(_, time)| !time.is_zero()).map(|(name, time)| format!("{name} {time:?}")));
         let times = [("soft timeout", rule.soft_timeout), ("distributed lock", rule.distributed_lock)];

@@ -1,9 +1,9 @@
 //! Templates of namespaces: `db_query:{table}`.
 
-use super::error::{RulesError, RulesErrorKind};
+use super::error::{RulePart, RulesError, RulesErrorKind};
 use crate::{
     key::{Identity, RequestView},
-    namespace::{self, MAX_NAMESPACE_LEN, push_value, set::Namespaces},
+    namespace::{self, MAX_NAMESPACE_LEN, Namespace, push_value, set::Namespaces},
     secret::IdentityHash,
 };
 
@@ -27,7 +27,10 @@ const VALUE: usize = 64;
 impl Template {
     /// Parses a template, for a route with these parameters. `identified` is true if the key contains an identity.
     pub(super) fn parse(source: &str, route: Option<&str>, params: &[String], identified: bool) -> Result<Self, RulesError> {
-        let fault = |kind, why: String| Err(RulesError::new(kind, route, format!("template {source:?}: {why}")));
+        let fault = |kind, why: String| {
+            let error = RulesError::new(kind, route, format!("template {source:?}: {why}"));
+            Err(error.in_part(RulePart::Text(source.to_owned())))
+        };
         let mut pieces = Vec::new();
         let mut sample = String::new();
         let mut size = 0;
@@ -90,6 +93,13 @@ impl Template {
     /// Adds the name for a request that is stored, with its ancestors.
     pub(super) fn add(&self, names: &mut Namespaces, request: &RequestView<'_>, identity: Option<&Identity>) {
         names.push_written(|name| self.write(name, request, || identity.and_then(|identity| identity.of(request))));
+    }
+
+    /// Returns the name for a request.
+    pub(super) fn namespace(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> Namespace {
+        let mut name = String::new();
+        self.write(&mut name, request, || identity.and_then(|identity| identity.of(request)));
+        Namespace::rendered(name)
     }
 
     fn write(&self, name: &mut String, request: &RequestView<'_>, who: impl Fn() -> Option<IdentityHash>) {

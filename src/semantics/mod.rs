@@ -103,4 +103,4 @@ pub use storable::{
 pub use targeted::response_directives;
 pub use validation::{HeadResult, compare_head, make_conditional, merge, validated};
 pub use vary::{Normalise, Vary, Weights};
-pub(crate) use vary::{content_language, preferred_language};
+pub(crate) use vary::{content_language, preferred_language, read_written};

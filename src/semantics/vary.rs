@@ -431,6 +431,55 @@ fn encode_length(number: usize) -> [u8; 4] {
     u32::try_from(number).expect("a header field below 4 GiB").to_be_bytes()
 }
 
+/// Reads the fields that [`Vary::write`] has written, as lines that a request may have. An absent field has no line. Returns `None` for other
+/// bytes.
+pub(crate) fn read_written(bytes: &[u8]) -> Option<Vec<(HeaderName, Vec<u8>)>> {
+    let (mut rest, mut lines) = (bytes, Vec::new());
+    for _ in 0..read_count(&mut rest)? {
+        let name = HeaderName::from_bytes(read_part(&mut rest)?).ok()?;
+        let (form, behind) = rest.split_first()?;
+        rest = behind;
+        match form {
+            b'-' => {}
+            b's' => lines.push((name, read_part(&mut rest)?.to_vec())),
+            b'v' | b'l' | b'w' => {
+                let mut members = Vec::new();
+                for _ in 0..read_count(&mut rest)? {
+                    let mut member = read_part(&mut rest)?.to_vec();
+                    if *form == b'w' {
+                        let (thousandths, behind) = rest.split_first_chunk()?;
+                        rest = behind;
+                        match u16::from_be_bytes(*thousandths) {
+                            1000 => {}
+                            less => member.extend(format!(";q={}.{:03}", less / 1000, less % 1000).bytes()),
+                        }
+                    }
+                    members.push(member);
+                }
+                match form {
+                    b'v' => lines.extend(members.into_iter().map(|line| (name.clone(), line))),
+                    _ => lines.push((name, members.join(&b", "[..]))),
+                }
+            }
+            _ => return None,
+        }
+    }
+    rest.is_empty().then_some(lines)
+}
+
+fn read_count(rest: &mut &[u8]) -> Option<usize> {
+    let (count, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    usize::try_from(u32::from_be_bytes(*count)).ok()
+}
+
+fn read_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = read_count(rest)?;
+    let (part, behind) = rest.split_at_checked(len)?;
+    *rest = behind;
+    Some(part)
+}
+
 #[cfg(test)]
 #[path = "tests/vary.rs"]
 mod tests;

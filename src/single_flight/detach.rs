@@ -25,6 +25,12 @@ use tracing::{Instrument, Span, level_filters::LevelFilter};
 /// Boxed at once, since a future is copied each time it is moved.
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Starts a task that nobody awaits. The type of its work is erased, since a runtime has much code for each type of a task.
+#[inline(never)]
+pub(crate) fn start_in(runtime: &Handle, work: Work<()>) {
+    runtime.spawn(work.in_current_span());
+}
+
 /// Awaits the work. If it is dropped before the end, the work moves to a task.
 #[must_use]
 pub(crate) struct Detachable<T: Send + 'static, O: AwaitCount = ()> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -14,7 +14,7 @@ use super::{
     stripes::Stripes,
     warnings::WarningLimits,
 };
-use crate::histogram::Histogram;
+use crate::{histogram::Histogram, hottest::Tracker};
 
 /// The index of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) enum Count {
     Damaged,
     Away,
     Refreshes,
+    RulesReplaced,
+    RulesRefused,
     /// The number of the counters before it. It stays last.
     End,
 }
@@ -50,12 +52,20 @@ pub(crate) struct Counters {
     pub(crate) invalidation_times: Histogram,
     /// The ages of evicted entries, measured on one in 16.
     pub(crate) eviction_ages: Histogram,
+    /// Receives the times of round trips to a shared store.
+    #[cfg(feature = "redis")]
+    pub(crate) round_trips: crate::histogram::Exported,
     /// The number of namespaces whose invalidation waits for a shared store.
     pub(crate) waiting: Arc<AtomicUsize>,
     /// The counters of purge hooks.
     pub(crate) purges: Arc<PurgeCounts>,
     /// The server of a strict store may evict fences.
     pub(crate) evicts_fences: AtomicBool,
+    /// The hottest requests, if they are tracked.
+    pub(crate) hottest: OnceLock<Tracker>,
+    /// A damaged list of the hottest requests was found.
+    #[cfg(feature = "redis")]
+    pub(crate) damaged_list: AtomicBool,
     /// The limits of warnings about misconfiguration.
     pub(crate) quiet: WarningLimits,
 }

@@ -10,6 +10,7 @@ use super::{
     counters::{Count, Counters},
     warnings::{Misconfiguration, RuleUsage, Watched},
 };
+use crate::route::ANY_ROUTE;
 use crate::{clock::Nanos, compare::Difference, namespace::MAX_NAMESPACES};
 
 impl Counters {
@@ -45,7 +46,7 @@ impl Counters {
         self.add(Count::NeverInvalidated, 1);
         if self.quiet.is_due(Misconfiguration::NeverInvalidated, now) {
             tracing::warn!(
-                route = route.unwrap_or("(any)"),
+                route = route.unwrap_or(ANY_ROUTE),
                 "responses of this route belong to no namespace: no write invalidates them before their lifetime ends. Add \
                  `.namespace(\"…\")` to the rule, `*` if that is meant"
             );
@@ -57,7 +58,7 @@ impl Counters {
     pub(crate) fn too_many_namespaces(&self, route: Option<&str>, named: usize, now: Nanos) {
         if self.quiet.is_due(Misconfiguration::TooManyNamespaces, now) {
             tracing::warn!(
-                route = route.unwrap_or("(any)"),
+                route = route.unwrap_or(ANY_ROUTE),
                 named,
                 most = MAX_NAMESPACES,
                 "a response was not stored: it names more namespaces than an entry may have. Name a common ancestor in their place, and \
@@ -93,7 +94,7 @@ impl Counters {
     pub(crate) fn request_body_unread(&self, route: Option<&str>, now: Nanos) {
         if self.quiet.is_due(Misconfiguration::RequestBodyUnread, now) {
             tracing::warn!(
-                route = route.unwrap_or("(any)"),
+                route = route.unwrap_or(ANY_ROUTE),
                 "a request has bypassed the cache: its rule reads by POST, and no layer has read its content. Put RequestBodyLayer outside of \
                  CacheLayer, as `ResponseCache::layer_with_request_bodies` does"
             );
@@ -105,7 +106,7 @@ impl Counters {
     pub(crate) fn too_many_tags(&self, route: Option<&str>, (tags, bytes): (usize, usize), namespace: &str, now: Nanos) {
         if self.quiet.is_due(Misconfiguration::TooManyTags, now) {
             tracing::warn!(
-                route = route.unwrap_or("(any)"),
+                route = route.unwrap_or(ANY_ROUTE),
                 tags,
                 bytes,
                 namespace,
@@ -120,7 +121,7 @@ impl Counters {
     pub(crate) fn unread_read(&self, route: Option<&str>, error: &str, now: Nanos) {
         if self.quiet.is_due(Misconfiguration::UnreadRead, now) {
             tracing::warn!(
-                route = route.unwrap_or("(any)"),
+                route = route.unwrap_or(ANY_ROUTE),
                 error,
                 "a response was not stored: its namespaces could not be read. Let the closure of its rule accept every message of the \
                  route, let compression stand outside of the cache, and let header fields list valid namespaces"
@@ -134,7 +135,7 @@ impl Counters {
         self.add(Count::UnreadWrites, 1);
         if self.quiet.is_due(Misconfiguration::UnreadWrite, now) {
             tracing::warn!(
-                route = route.unwrap_or("(any)"),
+                route = route.unwrap_or(ANY_ROUTE),
                 error,
                 "a write invalidates all entries: the namespaces in its message or its header could not be read. Put RequestBodyLayer outside of InvalidateLayer, as \
                  `ResponseCache::layer_with_request_bodies` does, raise `max_request_body` or `max_body`, and let the closure accept every \
@@ -148,7 +149,7 @@ impl Counters {
     pub(crate) fn served_outdated(&self, route: Option<&str>, differences: &[Difference]) {
         let parts: Vec<_> = differences.iter().map(ToString::to_string).collect();
         tracing::warn!(
-            route = route.unwrap_or("(any)"),
+            route = route.unwrap_or(ANY_ROUTE),
             differs = parts.join(", "),
             "an audited hit differed from a fresh response, and its entry was still valid. Either a write has bypassed the cache: invalidate \
              its namespaces, or use a shorter lifetime. Or the response depends on a part of the request that is not in the key: add an \

@@ -22,7 +22,11 @@ pub use self::{
     routes::{RequestCount, RouteStats, Tier},
     shadow::ShadowStats,
 };
-pub use crate::{compare::Difference, histogram::Durations};
+pub use crate::{
+    compare::Difference,
+    histogram::Durations,
+    hottest::listed::{HotNamespace, HotRequest},
+};
 
 /// The statistics of a store and its layers since the store was made.
 ///
@@ -97,6 +101,15 @@ pub struct Stats {
     pub never_invalidated: u64,
     /// Rules of layers over this store that have matched no request. [`Rules::unmatched`](crate::Rules::unmatched) names them.
     pub unmatched_rules: u64,
+    /// Reloads of rules that were put into force, by [`ResponseCache::reload`](crate::ResponseCache::reload) or by a watched file, in all handles over this
+    /// store.
+    pub rules_replaced: u64,
+    /// Contents of watched files of rules that were refused. The rules before them stayed in force. A content counts once.
+    pub rules_refused: u64,
+    /// Namespaces that this process has invalidated more often than read:
+    /// [`ResponseCache::overinvalidated_namespaces`](crate::ResponseCache::overinvalidated_namespaces) names them. `None` unless the hottest requests
+    /// are [tracked](crate::CacheLayer::track_hottest).
+    pub overinvalidated_namespaces: Option<u64>,
     /// True if the circuit breaker of a shared store is closed. `None` for [`Memory`](crate::Memory).
     pub reachable: Option<bool>,
     /// True if a lease is held, so that hits in memory need no round trip. `None` without leases.
@@ -176,6 +189,9 @@ impl Stats {
             unread_writes: count(Count::UnreadWrites),
             never_invalidated: count(Count::NeverInvalidated),
             unmatched_rules: counters.unmatched_rules(),
+            rules_replaced: count(Count::RulesReplaced),
+            rules_refused: count(Count::RulesRefused),
+            overinvalidated_namespaces: counters.hottest.get().map(|tracker| tracker.overinvalidated_count()),
             reachable: None,
             leased: None,
             round_trips: 0,
@@ -269,6 +285,10 @@ impl fmt::Display for Stats {
                 "uncovered writes {uncovered_writes}, unread writes {unread_writes}, unmatched rules {unmatched_rules}, entries never \
                  invalidated {never_invalidated}"
             )?;
+        }
+        let Self { rules_replaced, rules_refused, .. } = self;
+        if rules_replaced + rules_refused > 0 {
+            writeln!(f, "rules replaced {rules_replaced}, refused {rules_refused}")?;
         }
         writeln!(f, "refreshes {refreshes}, fills in progress {flights}")?;
         let shadow = |of: fn(&ShadowStats) -> u64| self.routes.iter().map(|route| of(&route.shadow)).sum::<u64>();

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock::Nanos,
     compare::Difference,
-    histogram::{Durations, Histogram},
+    histogram::{Durations, Exported, Histogram},
     status::{Bypass, Miss, NoStore, Outcome, Stale},
 };
 
@@ -140,10 +140,22 @@ const CELLS: usize = STORED_BYTES + 1;
 /// The counters of one route, for all layers over a store. They need memory from the first request on.
 pub(crate) struct RouteCounters {
     route: Option<Arc<str>>,
+    pub(crate) exported: RouteExported,
     cells: OnceLock<Box<Cells>>,
 }
 
+/// The exported histograms of one route.
 #[derive(Default)]
+pub(crate) struct RouteExported {
+    pub(crate) hits: Exported,
+    pub(crate) misses: Exported,
+    pub(crate) bypasses: Exported,
+    pub(crate) fills: Exported,
+    pub(crate) waits: Exported,
+    pub(crate) hit_ages: Exported,
+    pub(crate) sizes: Exported,
+}
+
 struct Cells {
     counts: Stripes<CELLS>,
     hits: Histogram,
@@ -156,22 +168,46 @@ struct Cells {
     shadow: ShadowCounters,
 }
 
+impl Cells {
+    fn exported_to(exported: &RouteExported) -> Box<Self> {
+        let histogram = |to: &Exported| Histogram::exported_to(to.clone());
+        Box::new(Self {
+            counts: Stripes::default(),
+            hits: histogram(&exported.hits),
+            misses: histogram(&exported.misses),
+            bypasses: histogram(&exported.bypasses),
+            fills: histogram(&exported.fills),
+            waits: histogram(&exported.waits),
+            hit_ages: histogram(&exported.hit_ages),
+            audits: AuditCounters::default(),
+            shadow: ShadowCounters::default(),
+        })
+    }
+}
+
 impl RouteCounters {
-    pub(super) fn new(route: Option<&str>) -> Self {
-        Self { route: route.map(Into::into), cells: OnceLock::new() }
+    pub(crate) fn new(route: Option<&str>) -> Self {
+        Self { route: route.map(Into::into), exported: RouteExported::default(), cells: OnceLock::new() }
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn pattern(&self) -> Option<Arc<str>> {
+        self.route.clone()
     }
 
     #[inline]
     fn cells(&self) -> &Cells {
-        self.cells.get_or_init(Box::default)
+        self.cells.get_or_init(|| Cells::exported_to(&self.exported))
     }
 
-    /// Counts a hit. Returns true for one hit in 64, which is to be [measured](Self::measured_hit).
+    /// Counts a hit. Returns true for one hit in 64, which is to be [measured](Self::measured_hit). No period of the requests has the period of these
+    /// hits: they are spread like the multiples of the golden ratio.
     #[inline]
     pub(crate) fn hit(&self, from_store: bool, bytes: u64) -> bool {
         let stripe = self.cells().counts.own();
         stripe.add(CACHE_BYTES, bytes);
-        stripe.add(HIT + usize::from(from_store), 1).is_multiple_of(64)
+        let before = stripe.add(HIT + usize::from(from_store), 1) as u32;
+        before.wrapping_mul(0x9e37_79b9) < u32::MAX / 64
     }
 
     /// Records the time and the age of a hit.
@@ -244,6 +280,7 @@ impl RouteCounters {
         let stripe = self.cells().counts.own();
         stripe.add(STORED, 1);
         stripe.add(STORED_BYTES, bytes);
+        self.exported.sizes.record(bytes as f64);
     }
 
     pub(crate) fn no_store(&self, reason: NoStore) {
@@ -274,7 +311,7 @@ impl RouteCounters {
     }
 
     /// Returns the statistics of the route. Returns `None` before its first request.
-    pub(super) fn read(&self) -> Option<RouteStats> {
+    pub(crate) fn read(&self) -> Option<RouteStats> {
         let Cells { counts, hits, misses, bypasses, fills, waits, hit_ages, audits, shadow } = &**self.cells.get()?;
         let requests = outcomes().map(|(cell, outcome, tier)| RequestCount { outcome, tier, count: counts.sum(cell) });
         let not_stored = NoStore::ALL.iter().map(|reason| (*reason, counts.sum(NO_STORES + *reason as usize)));

@@ -127,7 +127,7 @@ reasons! {
     NoStore {
         /// The rule does not store this status.
         Status = "status",
-        /// The response has `Cache-Control: no-store`, or the handler forbade it.
+        /// The response has `Cache-Control: no-store`, or the handler or a [response rule](crate::Rule::response_rule) forbade it.
         NoStore = "no-store",
         /// `Cache-Control: private`.
         Private = "private",

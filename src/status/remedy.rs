@@ -75,7 +75,9 @@ impl NoStore {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Status => "Give the rule a lifetime for this status: `Rule::status`.",
-            Self::NoStore => "Let the handler send no `Cache-Control: no-store`, if the response may be stored.",
+            Self::NoStore => {
+                "Let the handler send no `Cache-Control: no-store`, and the response rules match no such response, if it may be stored."
+            }
             Self::Private => "Let the handler send no `Cache-Control: private`, if the response is for all users.",
             Self::NoCache => "Let the handler send no `Cache-Control: no-cache`, or use `Rule::http` with a validator.",
             Self::SetCookie => "Set the cookie on another route, or put the session layer outside of the cache.",

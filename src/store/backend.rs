@@ -14,7 +14,7 @@ use crate::{
     cdn::worker::PurgeHooks,
     clock::{Clock, Nanos},
     entry::{Entry, stamp::Stamp, validity::Validity},
-    key::KeyRef,
+    key::{Key, KeyRef},
     namespace::set::Namespaces,
     secret::Secret,
     stats::{
@@ -234,6 +234,22 @@ impl Context {
     /// Returns the clock by which entries live and expire.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Counts a read for the hottest requests, if they are tracked.
+    #[inline]
+    pub(crate) fn track(&self, key: &Key, names: &Namespaces, weight: u64) {
+        if let Some(tracker) = self.counters.hottest.get() {
+            tracker.read(key, names, weight);
+        }
+    }
+
+    /// Reports an invalidation to the hooks, and counts it for each of its namespaces.
+    pub(crate) fn invalidated(&self, names: &Namespaces, is_delivered: bool) {
+        if let Some(tracker) = self.counters.hottest.get() {
+            tracker.invalidated(names);
+        }
+        self.hooks.invalidated(names, is_delivered);
     }
 }
 

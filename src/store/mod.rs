@@ -133,12 +133,13 @@ where
 
 /// Invalidates, and waits no longer than the store's `invalidate_timeout`.
 pub(crate) async fn bump_in_time<St: Store>(store: &St, names: &Namespaces, kind: InvalidationKind) -> Result<(), StoreError> {
-    let Context { invalidate_timeout, hooks, .. } = store.context();
+    let context = store.context();
     let counted = (!names.is_empty()).then(|| InvalidationCount::begin(store, kind));
-    let bumped = within(*invalidate_timeout, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()));
+    let bumped =
+        within(context.invalidate_timeout, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()));
     if let Some(counted) = counted.filter(|_| bumped.is_ok()) {
         counted.delivered();
     }
-    hooks.invalidated(names, bumped.is_ok());
+    context.invalidated(names, bumped.is_ok());
     bumped
 }

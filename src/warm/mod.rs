@@ -19,6 +19,7 @@
 //! # Ok::<_, tower_response_cache::warm::InvalidTarget>(()) }).unwrap();
 //! ```
 
+mod hot;
 mod run;
 #[cfg(feature = "sitemap")]
 mod sitemap;
@@ -36,19 +37,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tower::Service;
 
-use self::run::{Options, Work};
 #[cfg(feature = "sitemap")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sitemap")))]
 pub use self::sitemap::InvalidSitemap;
+use self::{
+    hot::{CommonFields, HotAgain, HotList, is_within},
+    run::{Options, Work},
+};
 pub use self::{
     run::{Progress, Summary, Warming},
     target::InvalidTarget,
 };
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use crate::handle::kept::KeepingHottest;
 use crate::{
     cdn::{Purge, PurgeHook, worker::AddedHook},
     error::BoxError,
@@ -67,8 +74,8 @@ pub struct Warmer<S, B = NoContent> {
     cache: ResponseCache,
     service: S,
     requests: Vec<Request<()>>,
-    host: Option<HeaderValue>,
-    headers: HeaderMap,
+    hottest: Vec<HotList>,
+    fields: CommonFields,
     options: Options,
     body: PhantomData<fn() -> B>,
 }
@@ -77,8 +84,8 @@ impl<S> Warmer<S> {
     /// Returns a warmer without requests, for the cache in a service.
     pub fn new(cache: &ResponseCache, service: S) -> Self {
         let options = Options { concurrency: 4, per_second: None, timeout: Duration::from_secs(60) };
-        let (cache, headers) = (cache.clone(), HeaderMap::new());
-        Self { cache, service, requests: Vec::new(), host: None, headers, options, body: PhantomData }
+        let (cache, fields) = (cache.clone(), CommonFields::default());
+        Self { cache, service, requests: Vec::new(), hottest: Vec::new(), fields, options, body: PhantomData }
     }
 }
 
@@ -117,6 +124,36 @@ impl<S, B> Warmer<S, B> {
         self
     }
 
+    /// Adds the hottest requests of the cache, up to `requests`. Needs [`track_hottest`](crate::CacheLayer::track_hottest).
+    ///
+    /// [`start`](Self::start) sends those that are the hottest at that moment. After an invalidation, those of the invalidated namespaces are
+    /// sent, up to `requests` of each and at most 16. After an invalidation of everything, up to `requests` are sent. A request whose key holds an identity, a secret, the content of a request or a part of an
+    /// application's extractor is left out. [`requests`](Self::requests) takes those that another process has
+    /// kept: see `ResponseCache::kept_hottest`.
+    ///
+    /// ```
+    /// use tower_response_cache::{Memory, ResponseCache, warm::Warmer};
+    /// # async fn example(app: axum::Router) {
+    /// let cache = ResponseCache::new(Memory::new(64 << 20)).track_hottest(100);
+    /// // With the layer of `cache` in `app`, and after requests of clients:
+    /// let again = Warmer::new(&cache, app).hottest(20).after_invalidations();
+    /// # drop(again); }
+    /// ```
+    #[must_use]
+    pub fn hottest(mut self, requests: usize) -> Self {
+        self.hottest.push(HotList { namespace: None, most: requests });
+        self
+    }
+
+    /// Adds the hottest requests of a namespace and its descendants, up to `requests` and at most 16. They are sent at the
+    /// [start](Self::start), and after an invalidation of the namespace, of an ancestor or of a descendant.
+    /// [`hottest`](Self::hottest) describes the rest.
+    #[must_use]
+    pub fn hottest_of(mut self, namespace: &str, requests: usize) -> Self {
+        self.hottest.push(HotList { namespace: Some(namespace.into()), most: requests });
+        self
+    }
+
     /// Sets the `Host` of requests that have none. Keys hold the host that clients send, unless the rule says
     /// [`without_host`](crate::key::RouteAndQuery::without_host): without the right host, no client is served the warmed response.
     ///
@@ -126,14 +163,14 @@ impl<S, B> Warmer<S, B> {
     #[must_use]
     #[track_caller]
     pub fn host(mut self, host: &str) -> Self {
-        self.host = Some(host.parse().unwrap_or_else(|_| panic!("invalid host {host:?}: expected a field value")));
+        self.fields.host = Some(host.parse().unwrap_or_else(|_| panic!("invalid host {host:?}: expected a field value")));
         self
     }
 
     /// Adds a field to each request, such as the `Accept-Encoding` that clients send. A request keeps its own value.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.fields.headers.append(name, value);
         self
     }
 
@@ -161,25 +198,13 @@ impl<S, B> Warmer<S, B> {
 
     /// Sets the type of the body of requests, whose default must be an empty body. Needed for a service that accepts one type of body only.
     pub fn body<B2: Default>(self) -> Warmer<S, B2> {
-        let Self { cache, service, requests, host, headers, options, .. } = self;
-        Warmer { cache, service, requests, host, headers, options, body: PhantomData }
+        let Self { cache, service, requests, hottest, fields, options, .. } = self;
+        Warmer { cache, service, requests, hottest, fields, options, body: PhantomData }
     }
 
     /// Returns the requests with the fields that all of them have.
     fn completed(&self) -> Vec<Request<()>> {
-        let complete = |request: &Request<()>| {
-            let mut request = request.clone();
-            let headers = request.headers_mut();
-            let own: Vec<_> = self.headers.keys().filter(|name| !headers.contains_key(*name)).collect();
-            for name in own {
-                self.headers.get_all(name).iter().for_each(|value| _ = headers.append(name, value.clone()));
-            }
-            if let (Some(host), None) = (&self.host, request.uri().authority()) {
-                request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
-            }
-            request
-        };
-        self.requests.iter().map(complete).collect()
+        self.requests.iter().map(|request| self.fields.complete(request.clone())).collect()
     }
 
     /// Warns once about requests whose responses no client is served from the cache.
@@ -226,8 +251,10 @@ where
     ///
     /// If no Tokio runtime runs here.
     pub fn start(self) -> Warming {
-        let requests = self.completed();
+        let mut requests = self.completed();
         self.warn_about(&requests);
+        let hottest = self.hottest.iter().flat_map(|list| list.requests(&self.cache));
+        requests.extend(hottest.map(|request| self.fields.complete(request)));
         Warming::start(self.work(), requests)
     }
 
@@ -240,7 +267,8 @@ where
         self.warn_about(&requests);
         let requests = requests.into_iter().map(|request| (self.namespaces(&request), request)).collect();
         let (handle, dropped) = watch::channel(());
-        let state: Arc<dyn Again> = Arc::new(Rewarmer { work: self.work(), requests, dropped });
+        let hottest = HotAgain { lists: self.hottest.clone(), cache: self.cache.clone(), fields: self.fields.clone() };
+        let state: Arc<dyn Again> = Arc::new(Rewarmer { work: self.work(), requests, hottest, dropped });
         let again = Arc::downgrade(&state);
         let hook = PurgeHook::new(move |purge| {
             let again = again.upgrade();
@@ -284,6 +312,7 @@ trait Again: Send + Sync {
 struct Rewarmer<S, B> {
     work: Work<S, B>,
     requests: Vec<(Vec<Namespace>, Request<()>)>,
+    hottest: HotAgain,
     /// An error if the [`WarmAfterInvalidations`] was dropped.
     dropped: watch::Receiver<()>,
 }
@@ -298,7 +327,7 @@ where
         Box::pin(async move {
             let concerned = |names: &[Namespace]| names.iter().any(|name| is_invalidated(name, &purge));
             let requests = self.requests.iter().filter(|(names, _)| purge.is_everything() || concerned(names));
-            let requests: Vec<_> = requests.map(|(_, request)| request.clone()).collect();
+            let requests: Vec<_> = requests.map(|(_, request)| request.clone()).chain(self.hottest.after(&purge)).collect();
             if !requests.is_empty() {
                 let mut dropped = self.dropped.clone();
                 let cancelled = async { while dropped.changed().await.is_ok() {} };
@@ -310,18 +339,15 @@ where
 
 /// Returns true if an invalidation names a namespace or one of its ancestors.
 fn is_invalidated(name: &Namespace, purge: &Purge) -> bool {
-    purge.namespaces().iter().any(|bumped| {
-        let rest = name.as_str().strip_prefix(bumped.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-    })
+    purge.namespaces().iter().any(|bumped| is_within(name.as_str(), bumped.as_str()))
 }
 
 impl<S: Clone, B> Clone for Warmer<S, B> {
     fn clone(&self) -> Self {
-        let Self { cache, service, requests, host, headers, options, .. } = self;
+        let Self { cache, service, requests, hottest, fields, options, .. } = self;
         let (cache, service, requests) = (cache.clone(), service.clone(), requests.clone());
-        let (host, headers, options) = (host.clone(), headers.clone(), *options);
-        Self { cache, service, requests, host, headers, options, body: PhantomData }
+        let (hottest, fields, options) = (hottest.clone(), fields.clone(), *options);
+        Self { cache, service, requests, hottest, fields, options, body: PhantomData }
     }
 }
 

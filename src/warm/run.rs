@@ -19,7 +19,10 @@ use tokio::{
 };
 use tower::Service;
 
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    hottest::{self, listed::Frequent},
+};
 
 /// The limits for sending.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +58,7 @@ pub struct Summary {
     pub bytes: u64,
     /// The time from the first request to the end.
     pub elapsed: Duration,
-    /// The target of the first request that failed, with the reason.
+    /// The target of the first request that failed, with the reason. For a request of a list of the hottest ones, the route in place of the target.
     pub first_failure: Option<String>,
 }
 
@@ -139,15 +142,19 @@ where
         let (mut requests, mut sending) = (requests.into_iter().fuse(), JoinSet::new());
         loop {
             while sending.len() < concurrency
-                && let Some(request) = requests.next()
+                && let Some(mut request) = requests.next()
             {
                 if let Some(ticks) = &mut ticks {
                     ticks.tick().await;
                 }
                 let service = self.service.clone();
                 sending.spawn(async move {
-                    let target = request.uri().to_string();
-                    let sent = tokio::time::timeout(timeout, send(service, request.map(|()| B::default()))).await;
+                    let target = match request.extensions_mut().remove::<Frequent>() {
+                        Some(Frequent(route)) => format!("a request of {}", route.as_deref().unwrap_or("the fallback")),
+                        None => request.uri().to_string(),
+                    };
+                    let sending = hottest::untracked(send(service, request.map(|()| B::default())));
+                    let sent = tokio::time::timeout(timeout, sending).await;
                     sent.unwrap_or_else(|late| Err(late.into())).map_err(|error| format!("{target}: {error}"))
                 });
             }

@@ -75,6 +75,16 @@ try {
   assert.match(await page.evaluate('document.querySelector("[role=alert]").textContent'), /Purged, and visible/)
   assert.equal(await read('/tables/airlines'), false)
 
+  await page.visit(mount)
+  const section = id => page.evaluate(`document.querySelector('#${id}').parentElement.innerText`)
+  const rows = async (id, wanted) => assert.match(await section(id), wanted, id)
+  await rows('routes', /\/tables\/\{table\}/)
+  await rows('hottest-requests', /\/tables\/airlines/)
+  await rows('hottest-namespaces', /db_query:airlines/)
+  await rows('routes-over-time', /\/tables\/\{table\}/)
+  const charts = await page.evaluate('document.querySelectorAll("details[data-route=\'/tables/{table}\'] svg").length')
+  assert.equal(charts, 4, 'hit ratio, hits, misses and uncached requests of a route')
+
   // A page of another origin sends the cookie of the site, if the browser lets it.
   const other = http.createServer((request, response) => response.setHeader('content-type', 'text/html').end('<!doctype html><title>a</title><link rel=icon href="data:,">'))
   await new Promise(resolve => other.listen(0, '127.0.0.1', resolve))
@@ -97,7 +107,7 @@ try {
     for (let request = 0; request < 400; request++) await read(`/tables/${['airlines', 'airports', 'flights'][request % 3]}?limit=${1 + request % 7}`)
     await page.scheme('light')
     await page.visit(mount)
-    writeFileSync(screenshot, await page.screenshot(1200, 1500))
+    writeFileSync(screenshot, await page.screenshot(1200, 1380))
   }
 } catch (error) {
   failed = error

@@ -1,14 +1,12 @@
 //! Every response that a rule covers carries its namespaces as cache tags.
 
-use std::sync::{Arc, Mutex};
-
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{CacheLayer, CachePolicy, CacheTags, Clock, Memory, Namespace, Outcome, ResponseCache, Rule, Rules};
 
 use crate::common::{
     MINUTE, Plain, SECOND, begin, channel_response, counting, get, mocked, next_call, ok, one_rule, opened, outcome, piece,
-    poll_once, post, send,
+    poll_once, post, send, warnings::warned,
 };
 
 const TAGS: &str = "%2A,db,db:orders,row,row:17";
@@ -191,12 +189,14 @@ async fn followers_of_a_body_that_arrives_get_the_tags() {
     assert_eq!(piece(&mut read).await, Some(Ok("rows".to_owned())));
 }
 
-#[tokio::test]
-async fn too_many_tags_are_sent_as_no_store_and_warned_of_once() {
-    // Without a global subscriber, another test that reaches the warning first may turn it off for all threads.
-    let _ = tracing::subscriber::set_global_default(Warnings::default());
-    let warnings = Warnings::default();
-    let _default = tracing::subscriber::set_default(warnings.clone());
+#[test]
+fn too_many_tags_are_sent_as_no_store_and_warned_of_once() {
+    let warnings = warned(too_many_tags());
+    assert_eq!(warnings.with(""), 1);
+    assert_eq!(warnings.with("/t/{table}") * warnings.with("Name fewer"), 1);
+}
+
+async fn too_many_tags() {
     let answer = |_: &Request<Plain>, _| {
         let policy = (0..60).fold(CachePolicy::new(), |policy, n| policy.namespace(Namespace::of(["row", &n.to_string()])));
         let mut response = ok("rows");
@@ -218,35 +218,4 @@ async fn too_many_tags_are_sent_as_no_store_and_warned_of_once() {
         assert_eq!(value(&response, "surrogate-control"), Some("no-store"));
     }
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1, "the cache itself stores it");
-    let warnings = warnings.0.lock().unwrap();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("/t/{table}") && warnings[0].contains("Name fewer"), "{warnings:?}");
-}
-
-/// Collects warnings as text.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0.push_str(&format!("{}={value:?} ", field.name()));
-            }
-        }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }

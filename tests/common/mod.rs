@@ -6,6 +6,7 @@ pub mod app;
 pub mod redis;
 pub mod rpc;
 pub mod spans;
+pub mod warnings;
 
 use std::{
     cell::Cell,

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use super::{
-    database::Commit,
-    load::{Ending, Operation, Source},
-};
+use super::operation::{Commit, Ending, Operation, Process, Source};
 
 /// The guarantees of a run, with their stated exceptions.
 #[derive(Clone, Copy, Debug)]
@@ -33,14 +30,6 @@ impl Guarantee {
 pub struct Kill {
     pub process: Process,
     pub at: Duration,
-}
-
-/// One run of one node, and a store in it: 0, or the number of a further one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Process {
-    pub node: usize,
-    pub run: u32,
-    pub store: u32,
 }
 
 impl Kill {
@@ -170,7 +159,7 @@ pub fn check(history: &History, guarantee: Guarantee) -> Vec<Violation> {
             }
             Ending::NotFenced if guarantee.strict && guarantee.prompt.is_none() && !written.contains_key(&operation.id) => {}
             Ending::NotFenced => violations.push(failed(operation, "no fence could be set")),
-            Ending::Disconnected => {}
+            Ending::Disconnected | Ending::Lost => {}
             Ending::Failed(reason) => {
                 if !killed_during(history, operation) {
                     violations.push(failed(operation, reason));
@@ -219,11 +208,11 @@ fn floors(history: &History, guarantee: Guarantee, written: &HashMap<u64, Commit
 }
 
 /// Returns whether a committed write must be visible in time: unless it was acknowledged as undelivered, or its process was
-/// killed without fences.
+/// killed, or its handler has lost its outcome, without fences.
 fn must_show_in_time(history: &History, operation: &Operation, guarantee: Guarantee) -> bool {
     match &operation.ending {
         Ending::Written { delivered, .. } => *delivered || guarantee.fences_hold(),
-        Ending::Failed(_) => guarantee.fences_hold(),
+        Ending::Failed(_) | Ending::Lost => guarantee.fences_hold(),
         // A disconnected client does not learn whether the process continued.
         Ending::Disconnected => guarantee.fences_hold() || !history.kills.iter().any(|kill| kill.ends(operation.process)),
         Ending::Read { .. } | Ending::NotFenced => false,

@@ -133,6 +133,17 @@ pub async fn planned_failover(servers: &[Server], random: &mut fastrand::Rng) {
     .await;
 }
 
+/// Returns the index of the master of a key.
+pub async fn master_of(servers: &[Server], key: &str) -> usize {
+    let slot: u16 = ::redis::from_redis_value(servers[0].command(&["CLUSTER", "KEYSLOT", key]).await).expect("a slot");
+    for (index, server) in servers.iter().enumerate() {
+        if member(server).await.has(slot) {
+            return index;
+        }
+    }
+    panic!("no master has the slot of {key}")
+}
+
 async fn pair(servers: &[Server], random: &mut fastrand::Rng) -> (usize, usize) {
     let mut all = Vec::new();
     until("each master has its replica", async || {

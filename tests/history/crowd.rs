@@ -22,10 +22,10 @@ use tower_response_cache::{
 };
 
 use super::{
-    check::Process,
     clock::HistoryClock,
-    load::{KEYS, Source},
+    load::KEYS,
     node::{self, Database, HOLD, OPERATION, Settings},
+    operation::{Process, Source},
     recorder::{self, time_word},
     restamp::Restamp,
     seen::Seen,

@@ -16,17 +16,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::clock::HistoryClock;
-
-/// A committed write.
-#[derive(Clone, Copy, Debug)]
-pub struct Commit {
-    pub key: u32,
-    pub version: u64,
-    /// Time by the clock of the history.
-    pub at: Duration,
-    pub operation: u64,
-}
+use super::{clock::HistoryClock, operation::Commit};
 
 /// Registers behind a socket. Statements are `read KEY` and `write KEY OPERATION`. Both return the version, which a write
 /// increments. A statement that has arrived is executed, whether or not a client waits for its result.
@@ -45,13 +35,16 @@ struct Shared {
 struct Rows {
     versions: HashMap<u32, u64>,
     log: Vec<Commit>,
+    /// Operations whose statement waits for some time before it commits.
+    slow: HashMap<u64, Duration>,
     random: fastrand::Rng,
 }
 
 impl Database {
     pub async fn start(clock: HistoryClock, seed: u64) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let rows = Rows { versions: HashMap::new(), log: Vec::new(), random: fastrand::Rng::with_seed(seed) };
+        let rows =
+            Rows { versions: HashMap::new(), log: Vec::new(), slow: HashMap::new(), random: fastrand::Rng::with_seed(seed) };
         let shared = Arc::new(Shared {
             clock,
             address: socket.local_addr().expect("its address"),
@@ -73,6 +66,18 @@ impl Database {
         self.shared.address
     }
 
+    /// Executes a statement to its end, whether or not the future is dropped. Returns the version.
+    pub async fn execute(&self, statement: String) -> u64 {
+        let shared = self.shared.clone();
+        shared.running.fetch_add(1, SeqCst);
+        let work = tokio::spawn(async move {
+            let version = shared.execute(&statement).await;
+            shared.running.fetch_sub(1, SeqCst);
+            version
+        });
+        work.await.expect("a statement does not panic")
+    }
+
     /// Returns whether a statement has arrived that is not executed yet.
     pub fn is_busy(&self) -> bool {
         self.shared.running.load(SeqCst) > 0
@@ -85,6 +90,11 @@ impl Database {
     /// Returns whether a recent operation has committed.
     pub fn has_committed(&self, operation: u64) -> bool {
         self.shared.rows().log.iter().rev().take(1_000).any(|commit| commit.operation == operation)
+    }
+
+    /// Lets the statement of an operation wait before it commits.
+    pub fn slow_down(&self, operation: u64, time: Duration) {
+        self.shared.rows().slow.insert(operation, time);
     }
 
     /// Returns all commits in order.
@@ -116,7 +126,14 @@ impl Shared {
         self.pause().await;
         let version = match verb {
             Some("read") => self.rows().versions.get(&key).copied().unwrap_or(0),
-            Some("write") => self.commit(key, number()),
+            Some("write") => {
+                let operation = number();
+                let slow = self.rows().slow.remove(&operation);
+                if let Some(time) = slow {
+                    tokio::time::sleep(time).await;
+                }
+                self.commit(key, operation)
+            }
             _ => panic!("{statement:?} is no statement"),
         };
         self.pause().await;

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStdin, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,17 +14,19 @@ use http_body_util::Empty;
 use tower_response_cache::redis::Coherence;
 
 use super::{
-    check::{self, Guarantee, History, Kill, Process, Violation},
+    check::{self, Guarantee, History, Kill, Violation},
     clock::HistoryClock,
     cluster,
     crowd::CrowdSettings,
     database::Database,
     faults::server,
-    load::{Clients, Ending, KEYS, Load, Mix, Operation, ROUTES, Source},
-    node::{Heartbeat, Settings},
+    load::{Clients, KEYS, Load, Mix, ROUTES},
+    node::{HOLD, Heartbeat, Settings},
+    operation::{Ending, Operation, Process, Source},
+    proxies::{self, ProxySettings, start_origin},
     recorder::{LastRead, Recorder},
     report::{CrowdReport, Report},
-    rig::{Fault as LinkFault, Forwarder, Server, until},
+    rig::{Forwarder, Server, until},
     shifted::ShiftedClock,
 };
 
@@ -52,6 +54,8 @@ pub struct Plan {
     /// All registers belong to one namespace, which every write invalidates.
     pub one_namespace: bool,
     pub cluster: bool,
+    /// The processes are those of `examples/proxy`, and the database is their origin.
+    pub proxies: bool,
     /// Lifetime of the lock of a fill whose owner is lost.
     pub lock: Duration,
     pub heartbeat: Heartbeat,
@@ -76,6 +80,7 @@ impl Plan {
             restamp: false,
             one_namespace: false,
             cluster: false,
+            proxies: false,
             lock: Duration::from_secs(1),
             heartbeat: Heartbeat { interval: Duration::from_millis(20), round_trip: Duration::from_millis(60) },
             stores: 0,
@@ -92,6 +97,12 @@ impl Plan {
 
     pub fn in_a_cluster(self) -> Self {
         Self { cluster: true, ..self }
+    }
+
+    /// The processes are proxies. Strict ones fence only the address of a write: the response names the others.
+    pub fn of_proxies(self) -> Self {
+        let routes = if self.strict { &ROUTES[..1] } else { &ROUTES };
+        Self { proxies: true, heartbeat: proxies::HEARTBEAT, mix: Mix { routes, ..self.mix }, ..self }
     }
 
     /// Redis is down at times.
@@ -130,6 +141,27 @@ impl Plan {
     }
 }
 
+/// The program of a process.
+enum Program {
+    Node(Settings),
+    Proxy(ProxySettings),
+}
+
+impl Program {
+    fn command(&self, process: Process) -> Command {
+        let settings = match self {
+            Self::Node(settings) => settings,
+            Self::Proxy(settings) => return settings.command(),
+        };
+        // In every other process, responses are hot at once, so that both paths of a hit meet every fault.
+        let crowd = settings.crowd.map(|crowd| CrowdSettings { process, ..crowd });
+        let settings = Settings { hot: process.node % 2 == 1, crowd, ..settings.clone() };
+        let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+        command.args(settings.to_arguments());
+        command
+    }
+}
+
 /// A running process of the application; dropping this kills it.
 struct Node {
     child: Child,
@@ -142,24 +174,16 @@ struct Node {
 
 impl Node {
     /// Starts the process, under a wall clock that is wrong by some seconds if given.
-    async fn start(settings: &Settings, process: Process, clients: &Clients, clock_shifts: Option<i64>) -> Self {
-        let program = std::env::current_exe().expect("the path of this program");
-        // In every other process, responses are hot at once, so that both paths of a hit meet every fault.
-        let crowd = settings.crowd.map(|crowd| CrowdSettings { process, ..crowd });
-        let settings = Settings { hot: process.node % 2 == 1, crowd, ..settings.clone() };
-        let mut command = Command::new(program);
+    async fn start(program: &Program, process: Process, clients: &Clients, clock_shifts: Option<i64>) -> Self {
+        let mut command = program.command(process);
         let clock = clock_shifts.map(ShiftedClock::by);
         clock.iter().for_each(|clock| clock.apply_to(&mut command));
-        let mut child = command
-            .args(settings.to_arguments())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program can be started again");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program can be started");
         let (input, lines) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let mut address = String::new();
         let read = tokio::task::spawn_blocking(move || BufReader::new(lines).read_line(&mut address).map(|_| address));
-        let address = read.await.expect("no panic").expect("a process that listens").trim().to_owned();
+        let line = read.await.expect("no panic").expect("a process that listens");
+        let address = line.trim().trim_start_matches("listening on ").to_owned();
         assert!(!address.is_empty(), "node {process:?} has ended at once");
         clients.targets.set(address, process);
         Self { child, _input: input, process, clock }
@@ -187,15 +211,15 @@ pub struct Environment {
     pub forwarders: Vec<Forwarder>,
     pub random: fastrand::Rng,
     pub clients: Arc<Clients>,
-    database: Database,
+    pub database: Database,
     recorder: Recorder,
-    settings: Vec<Settings>,
+    programs: Vec<Program>,
     /// Errors of the wall clocks of the processes, in seconds.
     clock_shifts: [Option<i64>; NODES],
     nodes: Vec<Node>,
     kills: Vec<Kill>,
     /// Operations of the faults.
-    operations: Vec<Operation>,
+    pub operations: Vec<Operation>,
 }
 
 impl Environment {
@@ -215,15 +239,20 @@ impl Environment {
         let recorder = Recorder::start().await;
         let process = Process { node: 0, run: 0, store: 0 };
         let crowd = CrowdSettings { recorder: recorder.address, clock, process, stores: plan.stores };
-        let clients = Arc::new(Clients::new(clock));
-        let settings: Vec<Settings> = urls
-            .into_iter()
-            .map(|redis| Settings {
+        let clients = Arc::new(Clients::new(clock, plan.proxies));
+        let origin = if plan.proxies { Some(start_origin(database.clone()).await) } else { None };
+        let strict = plan.strict.then_some(FENCE);
+        let program = |redis: Vec<String>| match origin {
+            Some(origin) => {
+                let redis = redis[0].clone();
+                Program::Proxy(ProxySettings { origin, redis, coherence: plan.coherence, strict })
+            }
+            None => Program::Node(Settings {
                 database: database.address(),
                 redis,
                 cluster: plan.cluster,
                 coherence: plan.coherence,
-                strict: plan.strict.then_some(FENCE),
+                strict,
                 trust: plan.trust,
                 restamp: plan.restamp,
                 one_namespace: plan.one_namespace,
@@ -231,11 +260,12 @@ impl Environment {
                 lock: plan.lock,
                 heartbeat: plan.heartbeat,
                 crowd: (plan.stores > 0).then_some(crowd),
-            })
-            .collect();
+            }),
+        };
+        let programs: Vec<Program> = urls.into_iter().map(program).collect();
         let mut nodes = Vec::new();
-        for (node, settings) in settings.iter().enumerate() {
-            nodes.push(Node::start(settings, Process { node, run: 0, store: 0 }, &clients, None).await);
+        for (node, program) in programs.iter().enumerate() {
+            nodes.push(Node::start(program, Process { node, run: 0, store: 0 }, &clients, None).await);
         }
         let random = fastrand::Rng::with_seed(seed);
         Self {
@@ -246,7 +276,7 @@ impl Environment {
             clients,
             database,
             recorder,
-            settings,
+            programs,
             nodes,
             clock_shifts: [None; NODES],
             kills: Vec::new(),
@@ -261,7 +291,7 @@ impl Environment {
         let _ = self.nodes[node].child.kill();
         let _ = self.nodes[node].child.wait();
         let next = Process { run: process.run + 1, ..process };
-        self.nodes[node] = Node::start(&self.settings[node], next, &self.clients, self.clock_shifts[node]).await;
+        self.nodes[node] = Node::start(&self.programs[node], next, &self.clients, self.clock_shifts[node]).await;
     }
 
     /// Stops a process for a while, as a machine does that is suspended or overloaded.
@@ -282,41 +312,6 @@ impl Environment {
             Some(clock) if clock_shifts.is_some() && self.random.bool() => clock.set(seconds),
             _ => self.kill(node).await,
         }
-    }
-
-    /// Writes, and kills the writing process as soon as the database has committed.
-    pub async fn kill_writer(&mut self) {
-        // A register that is seldom written: the next write and its invalidation would hide a violation.
-        let (node, key) = (self.random.usize(..NODES), self.random.u32(KEYS / 2..KEYS));
-        let id = self.clients.number();
-        let write = tokio::spawn({
-            let clients = self.clients.clone();
-            async move { clients.write(id, node, key, None).await }
-        });
-        while !self.database.has_committed(id) && !write.is_finished() {
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-        self.kill(node).await;
-        self.operations.push(write.await.expect("a client does not panic"));
-    }
-
-    /// Stalls the data from Redis to a process that has a register in memory, writes through another process, and reads
-    /// repeatedly.
-    pub async fn lose_pushes(&mut self) {
-        let (reader, key) = (self.random.usize(..NODES), self.random.u32(KEYS / 2..KEYS));
-        let writer = (reader + self.random.usize(1..NODES)) % NODES;
-        let clients = self.clients.clone();
-        for _ in 0..2 {
-            self.operations.push(clients.read(reader, ROUTES[0], key).await);
-        }
-        self.forwarders[reader].answers(LinkFault::Stall);
-        self.operations.push(clients.write(clients.number(), writer, key, None).await);
-        let end = Instant::now() + self.plan.heartbeat.delta() * 2;
-        while Instant::now() < end {
-            self.operations.push(clients.read(reader, ROUTES[0], key).await);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        self.forwarders[reader].answers(LinkFault::Pass);
     }
 
     /// Waits for a random number of milliseconds from a range.
@@ -369,6 +364,11 @@ impl Environment {
 
     /// Waits until no write is running, no invalidation waits, no fence and no lock is left, and Δ has passed.
     async fn settle(&self) {
+        if self.plan.proxies {
+            // A proxy serves entries while a write waits for its invalidation, but not longer than that.
+            until("all writers have finished", async || self.is_quiet().await).await;
+            tokio::time::sleep(HOLD).await;
+        }
         // Twice, because work that has left one place may not have arrived at the next.
         until("all writers have finished", async || {
             let was_quiet = self.is_quiet().await;
@@ -382,7 +382,11 @@ impl Environment {
 
     async fn is_quiet(&self) -> bool {
         for node in 0..NODES {
-            if self.waiting(node).await != "0" {
+            let is_quiet = match self.plan.proxies {
+                true => !self.database.is_busy() && self.all_are_hits(node).await,
+                false => self.waiting(node).await == "0",
+            };
+            if !is_quiet {
                 return false;
             }
         }
@@ -392,6 +396,19 @@ impl Environment {
             }
         }
         !self.database.is_busy()
+    }
+
+    /// Returns whether a process serves each register from its store. It does not while an invalidation is undelivered.
+    async fn all_are_hits(&self, node: usize) -> bool {
+        for route in self.plan.mix.routes {
+            for key in 0..KEYS {
+                let read = self.clients.read(node, route, key).await;
+                if !matches!(read.ending, Ending::Read { source: Source::Store, .. }) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Returns the number of running handlers and waiting invalidations.
@@ -407,7 +424,7 @@ impl Environment {
         let newest: HashMap<u32, u64> = check::settled(history, self.plan.guarantee());
         let mut violations = Vec::new();
         for node in 0..NODES {
-            for route in ROUTES {
+            for route in self.plan.mix.routes {
                 for key in 0..KEYS {
                     let read = self.clients.read(node, route, key).await;
                     let newest = newest.get(&key).copied().unwrap_or(0);

@@ -8,6 +8,7 @@ use std::{
 use super::{
     cluster,
     environment::{Environment, NODES},
+    load::Interruption,
     rig::{Fault as LinkFault, Forwarder, Options, Server},
 };
 
@@ -17,8 +18,13 @@ pub enum Fault {
     Nothing,
     /// `kill -9` of a process, which is started again.
     Kill,
-    /// `kill -9` of a process between the commit of a write and its invalidation, as far as that can be timed.
+    /// `kill -9` of a process between the commit of a write and its invalidation, as far as that can be timed. As in the next two
+    /// faults, the statement is slow, and another process reads and writes the register meanwhile.
     KillWriter,
+    /// A handler stops waiting for the statement of its write, which commits later.
+    LoseOutcome,
+    /// The client of a write disconnects before the statement commits.
+    Disconnect,
     /// `SIGSTOP` of a process for a while.
     Pause,
     /// A wrong wall clock of a process, from its start or from a later moment on.
@@ -79,6 +85,8 @@ impl Environment {
                 self.kill(node).await;
             }
             Fault::KillWriter => self.kill_writer().await,
+            Fault::LoseOutcome => self.interrupt_writer(Interruption::LostOutcome).await,
+            Fault::Disconnect => self.interrupt_writer(Interruption::Disconnect).await,
             Fault::Pause => self.pause(20..1_500).await,
             Fault::ShiftClock => self.shift().await,
             Fault::Freeze => {
@@ -129,12 +137,15 @@ impl Environment {
     }
 
     async fn run_slow_scripts(&mut self) {
-        const SLOW: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end
-            local stop = now() + 1500
-            while now() < stop do end";
+        // Some 1.5 ms. The time of `TIME` stands still in scripts of Valkey.
+        const SLOW: &str = "local sum = 0 for n = 1, 100000 do sum = sum + n end";
         let time = Duration::from_millis(self.random.u64(200..800));
+        let server = match self.plan.cluster {
+            true => &self.redis[cluster::master_of(&self.redis, "{row}").await],
+            false => self.redis(),
+        };
         let slow = async || loop {
-            let _ = self.redis().try_command(&["EVAL", SLOW, "0"]).await;
+            let _ = server.try_command(&["EVAL", SLOW, "0"]).await;
         };
         let _ = tokio::time::timeout(time, async { tokio::join!(slow(), slow()) }).await;
     }
@@ -179,9 +190,7 @@ impl Environment {
     }
 
     async fn used_memory(&self) -> u64 {
-        let info = self.redis().info("memory").await;
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        line.and_then(|number| number.trim().parse().ok()).expect("the server reports its memory")
+        self.redis().info_number("memory", "used_memory").await
     }
 
     /// Disconnects all processes from the old master before the promotion: two masters at a time are outside of the guarantee.

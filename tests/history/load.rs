@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -18,9 +18,10 @@ use hyper_util::{
 use tokio::task::JoinSet;
 
 use super::{
-    check::Process,
     clock::HistoryClock,
-    node::{CACHE, INVALIDATION, OPERATION},
+    node::{CACHE, INVALIDATION, OPERATION, PATIENCE_OF_HANDLER},
+    operation::{Ending, Operation, Process, Source},
+    proxies,
 };
 
 /// Number of registers. The first ones are read and written more often.
@@ -29,46 +30,11 @@ pub const KEYS: u32 = 12;
 /// Routes on which a register is read. It is written on the first.
 pub const ROUTES: [&str; 3] = ["r", "v", "x"];
 
+/// The host of all requests. The addresses of the processes differ, and the host belongs to the keys of a proxy.
+const AUTHORITY: &str = "history";
+
 /// Longest wait for a response: no lock, fence or waiter outlives its deadline (I8).
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// One request and its result. Times are by the clock of the history.
-#[derive(Clone, Debug)]
-pub struct Operation {
-    pub id: u64,
-    pub key: u32,
-    pub process: Process,
-    pub begin: Duration,
-    pub end: Duration,
-    pub ending: Ending,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    Read {
-        version: u64,
-        source: Source,
-    },
-    /// Acknowledged. `delivered`: all stores knew of the invalidation by then.
-    Written {
-        version: u64,
-        delivered: bool,
-    },
-    /// Refused before the write was executed.
-    NotFenced,
-    /// The client has disconnected.
-    Disconnected,
-    Failed(String),
-}
-
-/// Source of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A stored response, or the fill of another request.
-    Store,
-    /// The inner service, for this request.
-    Database,
-}
 
 /// Current addresses of the processes.
 #[derive(Default)]
@@ -100,11 +66,35 @@ pub struct Mix {
     pub writes: u32,
     /// Disconnects per hundred writes.
     pub disconnecting: u32,
+    /// Handlers that stop waiting for their statement, per hundred writes.
+    pub losing: u32,
+    /// Routes on which registers are read.
+    pub routes: &'static [&'static str],
+}
+
+/// The interruption of a write, unless it ends before.
+#[derive(Clone, Copy, Debug)]
+pub enum Interruption {
+    /// The client disconnects after this time.
+    Disconnect(Duration),
+    /// The handler stops waiting for its statement after this time.
+    LostOutcome(Duration),
+}
+
+impl Mix {
+    fn interruption(self, random: &mut fastrand::Rng) -> Option<Interruption> {
+        let (chance, after) = (random.u32(..100), Duration::from_micros(random.u64(100..15_000)));
+        match chance {
+            chance if chance < self.disconnecting => Some(Interruption::Disconnect(after)),
+            chance if chance < self.disconnecting + self.losing => Some(Interruption::LostOutcome(after)),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { clients: 12, writes: 40, disconnecting: 10 }
+        Self { clients: 12, writes: 40, disconnecting: 10, losing: 0, routes: &ROUTES }
     }
 }
 
@@ -113,14 +103,16 @@ pub struct Clients {
     http: legacy::Client<HttpConnector, Empty<Bytes>>,
     pub clock: HistoryClock,
     pub targets: Targets,
+    /// The processes are proxies, which report by `Cache-Status`.
+    of_proxies: bool,
     next: AtomicU64,
     hits: AtomicU64,
 }
 
 impl Clients {
-    pub fn new(clock: HistoryClock) -> Self {
+    pub fn new(clock: HistoryClock, of_proxies: bool) -> Self {
         let http = legacy::Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
-        Self { http, clock, targets: Targets::default(), next: AtomicU64::new(1), hits: AtomicU64::new(0) }
+        Self { http, clock, targets: Targets::default(), of_proxies, next: AtomicU64::new(1), hits: AtomicU64::new(0) }
     }
 
     /// Sends a request. Returns status, headers and text of the response.
@@ -146,7 +138,10 @@ impl Clients {
 
     pub async fn read(&self, node: usize, route: &str, key: u32) -> Operation {
         let (address, process) = self.targets.get(node);
-        let request = Request::get(format!("http://{address}/{route}/{key}")).body(Empty::new()).expect("a request");
+        let request = Request::get(format!("http://{address}/{route}/{key}"))
+            .header(HOST, AUTHORITY)
+            .body(Empty::new())
+            .expect("a request");
         let (id, begin) = (self.number(), self.clock.elapsed());
         let ending = match self.send(request).await {
             Ok((StatusCode::OK, headers, text)) => match version_in(&text, key) {
@@ -163,25 +158,50 @@ impl Clients {
         Operation { id, key, process, begin, end: self.clock.elapsed(), ending }
     }
 
-    /// Writes a register. `disconnects_after`: the client disconnects after that time, unless it gets the response before.
-    pub async fn write(&self, id: u64, node: usize, key: u32, disconnects_after: Option<Duration>) -> Operation {
+    /// Reads a register again and again, until that is finished.
+    pub fn keep_reading(self: &Arc<Self>, node: usize, route: &'static str, key: u32) -> Reading {
+        let (clients, stop) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let work = tokio::spawn(async move {
+            let mut done = Vec::new();
+            while !stopped.load(SeqCst) {
+                done.push(clients.read(node, route, key).await);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            done
+        });
+        Reading { stop, work }
+    }
+
+    /// Writes a register.
+    pub async fn write(&self, id: u64, node: usize, key: u32, interruption: Option<Interruption>) -> Operation {
         let (address, process) = self.targets.get(node);
         let begin = self.clock.elapsed();
-        let request = Request::post(format!("http://{address}/r/{key}")).header(OPERATION, id).body(Empty::new());
-        let answer = self.send(request.expect("a request"));
-        let answer = match disconnects_after {
-            Some(after) => tokio::time::timeout(after, answer).await.ok(),
-            None => Some(answer.await),
+        let mut request = Request::post(format!("http://{address}/r/{key}")).header(HOST, AUTHORITY).header(OPERATION, id);
+        if let Some(Interruption::LostOutcome(after)) = interruption {
+            request = request.header(PATIENCE_OF_HANDLER, after.as_micros() as u64);
+        }
+        let answer = self.send(request.body(Empty::new()).expect("a request"));
+        let answer = match interruption {
+            Some(Interruption::Disconnect(after)) => tokio::time::timeout(after, answer).await.ok(),
+            _ => Some(answer.await),
         };
         let ending = match answer {
             None => Ending::Disconnected,
             Some(Ok((status, headers, text))) => {
-                let invalidation = headers.get(INVALIDATION).and_then(|word| word.to_str().ok()).unwrap_or("nothing");
-                match (status, invalidation, version_in(&text, key)) {
+                let said = headers.get(INVALIDATION).and_then(|word| word.to_str().ok());
+                match (status, said.unwrap_or("nothing"), version_in(&text, key)) {
                     (StatusCode::OK, "delivered", Some(version)) => Ending::Written { version, delivered: true },
                     (StatusCode::OK, "undelivered", Some(version)) => Ending::Written { version, delivered: false },
                     (StatusCode::SERVICE_UNAVAILABLE, "not-fenced", _) => Ending::NotFenced,
-                    _ => Ending::Failed(format!("{status}, clearing {invalidation}: {text}")),
+                    (StatusCode::GATEWAY_TIMEOUT, ..) if matches!(interruption, Some(Interruption::LostOutcome(_))) => {
+                        Ending::Lost
+                    }
+                    (StatusCode::OK, "nothing", Some(version)) if self.of_proxies => {
+                        proxies::ending_of_write(&headers, version)
+                    }
+                    (StatusCode::SERVICE_UNAVAILABLE, "nothing", _) if self.of_proxies => proxies::ending_of_write(&headers, 0),
+                    _ => Ending::Failed(format!("{status}, clearing {said:?}: {text}")),
                 }
             }
             Some(Err(error)) => Ending::Failed(error),
@@ -198,8 +218,23 @@ fn version_in(text: &str, key: u32) -> Option<u64> {
 
 fn source(headers: &HeaderMap) -> Source {
     match headers.get(CACHE).map(|word| word.as_bytes()) {
+        None => proxies::source(headers),
         Some(b"hit" | b"stale" | b"collapsed") => Source::Store,
         _ => Source::Database,
+    }
+}
+
+/// A client that reads one register again and again.
+pub struct Reading {
+    stop: Arc<AtomicBool>,
+    work: tokio::task::JoinHandle<Vec<Operation>>,
+}
+
+impl Reading {
+    /// Stops the client. Returns its operations.
+    pub async fn finish(self) -> Vec<Operation> {
+        self.stop.store(true, SeqCst);
+        self.work.await.expect("a client does not panic")
     }
 }
 
@@ -236,11 +271,9 @@ async fn client(clients: Arc<Clients>, mix: Mix, mut random: fastrand::Rng, stop
         let node = random.usize(..clients.targets.count());
         let key = random.u32(..KEYS).min(random.u32(..KEYS));
         let operation = if random.u32(..1000) < mix.writes {
-            let disconnects_after =
-                (random.u32(..100) < mix.disconnecting).then(|| Duration::from_micros(random.u64(100..15_000)));
-            clients.write(clients.number(), node, key, disconnects_after).await
+            clients.write(clients.number(), node, key, mix.interruption(&mut random)).await
         } else {
-            clients.read(node, ROUTES[random.usize(..ROUTES.len())], key).await
+            clients.read(node, mix.routes[random.usize(..mix.routes.len())], key).await
         };
         // A client does not retry an unreachable process at once.
         let failed = matches!(operation.ending, Ending::Failed(_));

@@ -17,6 +17,10 @@ mod environment;
 mod faults;
 mod load;
 mod node;
+mod operation;
+#[path = "../common/proxy.rs"]
+mod program;
+mod proxies;
 mod recorder;
 mod report;
 mod restamp;
@@ -28,6 +32,7 @@ mod scenarios;
 mod seen;
 #[path = "../common/shifted.rs"]
 mod shifted;
+mod writers;
 
 fn main() -> std::process::ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();

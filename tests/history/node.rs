@@ -68,6 +68,9 @@ pub const INVALIDATION: &str = "x-clearing";
 /// Request header with the number of the operation for the log of the database.
 pub const OPERATION: &str = "x-operation";
 
+/// Request header with the time in microseconds after which the handler stops waiting for its statement.
+pub const PATIENCE_OF_HANDLER: &str = "x-patience";
+
 /// Settings of a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -238,8 +241,9 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings, database: &'stat
         response
     };
     let write = move |Path(key): Path<u32>, headers: HeaderMap| async move {
-        let operation = headers.get(OPERATION).and_then(|value| value.to_str().ok()).unwrap_or("0");
-        database.write(key, operation).await
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let patience = text(PATIENCE_OF_HANDLER).and_then(|micros| micros.parse().ok()).map(Duration::from_micros);
+        database.write(key, text(OPERATION).unwrap_or("0"), patience).await
     };
     Router::new()
         .route("/r/{key}", get(row).post(write))
@@ -306,20 +310,35 @@ impl Database {
         self.answer(key, format!("read {key}\n")).await
     }
 
-    async fn write(&self, key: u32, operation: &str) -> Response {
-        self.during(async {
+    /// Writes a register. Without an answer after the `patience` of the handler, the outcome is unknown.
+    async fn write(&self, key: u32, operation: &str, patience: Option<Duration>) -> Response {
+        let write = async {
             pause().await;
             self.answer(key, format!("write {key} {operation}\n")).await
+        };
+        self.during(async {
+            match patience {
+                None => write.await,
+                Some(patience) => {
+                    let late = |_| StatusCode::GATEWAY_TIMEOUT.into_response();
+                    tokio::time::timeout(patience, write).await.unwrap_or_else(late)
+                }
+            }
         })
         .await
     }
 
-    /// Counts a write as running.
+    /// Counts a write as running, until it ends or is dropped.
     pub async fn during<T>(&self, write: impl Future<Output = T>) -> T {
+        struct Running<'a>(&'a AtomicUsize);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
         self.running.fetch_add(1, SeqCst);
-        let done = write.await;
-        self.running.fetch_sub(1, SeqCst);
-        done
+        let _running = Running(&self.running);
+        write.await
     }
 
     async fn answer(&self, key: u32, statement: String) -> Response {

@@ -14,8 +14,7 @@ use tokio::{
 };
 
 use super::{
-    check::Process,
-    load::{Ending, Operation},
+    operation::{Ending, Operation, Process},
     rig::until,
     seen::{Seen, Summary},
 };

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     check::{self, Guarantee, History, Violation},
-    load::{Ending, Source},
+    operation::{Ending, Source},
 };
 
 /// Result of a run.
@@ -18,6 +18,8 @@ pub struct Report {
     pub undelivered: usize,
     pub refused: usize,
     pub disconnected: usize,
+    /// Writes whose handler has lost their outcome.
+    pub lost: usize,
     /// Writes that were committed although their client had disconnected.
     pub committed_without_client: usize,
     pub failed: usize,
@@ -57,6 +59,7 @@ impl Report {
             undelivered: count(&|ending| matches!(ending, Ending::Written { delivered: false, .. })),
             refused: count(&|ending| *ending == Ending::NotFenced),
             disconnected: disconnected.len(),
+            lost: count(&|ending| *ending == Ending::Lost),
             committed_without_client: history.commits.iter().filter(|commit| disconnected.contains(&commit.operation)).count(),
             failed: count(&|ending| matches!(ending, Ending::Failed(_))),
             kills: history.kills.len(),
@@ -78,6 +81,7 @@ impl std::fmt::Display for Report {
             undelivered,
             refused,
             disconnected,
+            lost,
             committed_without_client,
             failed,
             kills,
@@ -90,7 +94,7 @@ impl std::fmt::Display for Report {
         }
         write!(
             f,
-            "{reads} reads, hit ratio {:.2}, the stalest by {stalest:.1?}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused; \
+            "{reads} reads, hit ratio {:.2}, the stalest by {stalest:.1?}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused, {lost} lost; \
              {disconnected} clients disconnected, {committed_without_client} of their writes committed; {kills} processes killed, {failed} requests \
              failed; {} violations",
             self.hit_ratio(),

@@ -33,6 +33,8 @@ pub const ALL: &[Test] = tests![
     without_faults_strict,
     clients_disconnect_leased,
     clients_disconnect_strict,
+    outcomes_are_lost_leased,
+    outcomes_are_lost_strict,
     processes_are_killed_leased,
     processes_are_killed_strict,
     processes_are_paused_leased,
@@ -43,7 +45,8 @@ pub const ALL: &[Test] = tests![
     redis_freezes_validated_strict,
     redis_restarts_empty,
     redis_restarts_with_older_data,
-    redis_evicts,
+    redis_evicts_leased,
+    redis_evicts_validated,
     redis_is_full,
     redis_kills_connections,
     redis_runs_slow_scripts_leased,
@@ -51,20 +54,26 @@ pub const ALL: &[Test] = tests![
     connection_stalls_leased,
     connection_stalls_strict,
     connection_is_slow,
-    connection_is_cut,
+    connection_is_cut_leased,
+    connection_is_cut_validated,
     locks_are_orphaned_leased,
     locks_are_orphaned_validated,
-    replica_that_missed_an_invalidation_is_promoted,
+    replica_that_missed_an_invalidation_is_promoted_leased,
+    replica_that_missed_an_invalidation_is_promoted_validated,
     cluster_fails_over_leased,
     cluster_fails_over_strict,
     cluster_fails_over_as_planned,
     cluster_slots_migrate_leased,
     cluster_slots_migrate_validated,
+    cluster_runs_slow_scripts,
     all_faults_leased,
     all_faults_validated,
     all_faults_ttl,
     all_faults_strict,
     all_faults_in_a_cluster,
+    proxies_leased,
+    proxies_validated,
+    proxies_strict,
     many_stores_leased,
     many_stores_validated,
     many_stores_ttl,
@@ -92,8 +101,9 @@ fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: expected a number")))
 }
 
-fn run(plan: Plan, faults: &[Fault]) -> Report {
+fn run(mut plan: Plan, faults: &[Fault]) -> Report {
     let seed = seed();
+    plan.mix.writes = number("HISTORY_WRITES").unwrap_or(plan.mix.writes);
     print_line(format_args!("seed {seed}, {faults:?}, {:?}{}", plan.coherence, if plan.strict { ", strict" } else { "" }));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let report = runtime.block_on(async {
@@ -136,7 +146,7 @@ fn without_faults_strict() {
 fn disconnecting(mut plan: Plan) {
     plan.mix.disconnecting = 80;
     plan.mix.writes = 50;
-    let report = holds(plan, &[Nothing], 0.2);
+    let report = holds(plan, &[Disconnect], 0.1);
     assert!(report.committed_without_client > 0, "no client disconnected during a write");
 }
 
@@ -146,6 +156,21 @@ fn clients_disconnect_leased() {
 
 fn clients_disconnect_strict() {
     disconnecting(Plan::new(Validated).strict());
+}
+
+/// Lets many handlers lose the outcomes of their writes.
+fn losing(mut plan: Plan) {
+    plan.mix.losing = 30;
+    let report = holds(plan, &[LoseOutcome], 0.0);
+    assert!(report.lost > 0, "no handler has lost the outcome of a write");
+}
+
+fn outcomes_are_lost_leased() {
+    losing(Plan::new(Leased));
+}
+
+fn outcomes_are_lost_strict() {
+    losing(Plan::new(Validated).strict());
 }
 
 /// Puts many fills under one namespace that every write invalidates: one fill creates its generation after others have stored
@@ -205,8 +230,12 @@ fn redis_restarts_with_older_data() {
     holds(Plan::new(Validated).with_lost_fences(), &[RestoreOld], 0.1);
 }
 
-fn redis_evicts() {
+fn redis_evicts_leased() {
     holds(Plan::new(Leased), &[Evict], 0.1);
+}
+
+fn redis_evicts_validated() {
+    holds(Plan::new(Validated), &[Evict], 0.1);
 }
 
 fn redis_is_full() {
@@ -229,8 +258,12 @@ fn connection_is_slow() {
     holds(Plan::new(Leased).with_outages(), &[Delay], 0.1);
 }
 
-fn connection_is_cut() {
+fn connection_is_cut_leased() {
     holds(Plan::new(Leased).with_outages(), &[Cut], 0.1);
+}
+
+fn connection_is_cut_validated() {
+    holds(Plan::new(Validated).with_outages(), &[Cut], 0.1);
 }
 
 /// A lock that is not released would block the fill of its key and the end of the run.
@@ -242,8 +275,12 @@ fn locks_are_orphaned_validated() {
     holds(Plan::new(Validated).with_outages().with_long_locks(), &[OrphanLock], 0.1);
 }
 
-fn replica_that_missed_an_invalidation_is_promoted() {
+fn replica_that_missed_an_invalidation_is_promoted_leased() {
     holds(Plan::new(Leased).with_lost_fences(), &[PromoteReplica], 0.1);
+}
+
+fn replica_that_missed_an_invalidation_is_promoted_validated() {
+    holds(Plan::new(Validated).with_lost_fences(), &[PromoteReplica], 0.1);
 }
 
 fn cluster_fails_over_leased() {
@@ -268,9 +305,16 @@ fn cluster_slots_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 16] = [
+/// A generation that a process creates while another process deletes it: the deletion is not pushed (`NOLOOP`).
+fn cluster_runs_slow_scripts() {
+    holds(crowded(Plan::new(Leased).in_a_cluster()), &[SlowScripts], 0.0);
+}
+
+const EVERYTHING: [Fault; 18] = [
     Kill,
     KillWriter,
+    LoseOutcome,
+    Disconnect,
     Pause,
     ShiftClock,
     Freeze,
@@ -305,6 +349,24 @@ fn all_faults_strict() {
 
 fn all_faults_in_a_cluster() {
     holds(Plan::new(Leased).in_a_cluster().with_lost_fences(), &[Kill, KillWriter, Failover, PlannedFailover, Migrate], 0.02);
+}
+
+/// The faults for processes of `examples/proxy`. A wrong wall clock is none of them: all responses of the origin would be stale (RFC
+/// 9111, section 4.2.3).
+const OF_PROXIES: [Fault; 12] =
+    [Kill, KillWriter, Disconnect, Pause, Freeze, RestartEmpty, Evict, KillConnections, Stall, LosePushes, Delay, Cut];
+
+fn proxies_leased() {
+    holds(Plan::new(Leased).of_proxies().with_lost_fences(), &OF_PROXIES, 0.05);
+}
+
+fn proxies_validated() {
+    holds(Plan::new(Validated).of_proxies().with_lost_fences(), &OF_PROXIES, 0.05);
+}
+
+/// Redis keeps its fences.
+fn proxies_strict() {
+    holds(Plan::new(Leased).strict().of_proxies(), &[Kill, KillWriter, Disconnect, Pause], 0.05);
 }
 
 /// Returns a plan with `HISTORY_STORES` further stores, which runs until they have served `HISTORY_READS` reads. Debug builds run few.

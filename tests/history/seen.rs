@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{
-    check::Process,
-    load::{Ending, Operation, Source},
-};
+use super::operation::{Ending, Operation, Process, Source};
 
 /// The number of the first operation that stands for many reads. The numbers of others are smaller.
 pub const FIRST_SUMMED: u64 = 1 << 60;
@@ -78,10 +75,12 @@ pub mod tests {
     //! A summary violates a law exactly if the reads do.
 
     use super::{
-        super::check::{Guarantee, History, check},
+        super::{
+            check::{Guarantee, History, check},
+            operation::Commit,
+        },
         *,
     };
-    use crate::database::Commit;
 
     fn ms(time: u64) -> Duration {
         Duration::from_millis(time)

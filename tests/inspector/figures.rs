@@ -1,12 +1,17 @@
 //! Figures, compared with the counts of the inner service and of the client.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tower_response_cache::{Memory, Outcome, ResponseCache, inspector::Inspector};
+use tower_response_cache::{Clock, Memory, Outcome, ResponseCache, inspector::Inspector};
 
 use super::{App, TOKEN, request, rules};
+#[cfg(feature = "config")]
+use crate::common::eventually;
 use crate::common::{send, text};
 
 #[tokio::test]
@@ -173,4 +178,106 @@ async fn samples_are_taken_at_their_interval() {
     assert_eq!((&history["rows"][0][2], &history["rows"][1][2]), (&0.into(), &1.into()), "misses");
     tokio::time::sleep(Duration::from_secs(10_000)).await;
     assert_eq!(rows().await, 361, "the ring is bounded");
+}
+
+#[tokio::test]
+async fn line_of_reloads_shows_the_last_replacement() {
+    let clock = Clock::manual();
+    clock.set(UNIX_EPOCH + Duration::from_secs(1_795_899_682));
+    let app = App::over(Memory::builder().clock(clock.clone()).build());
+    assert!(!app.ask(Method::GET, "/", "").await.text.contains("Rules replaced"), "there was none");
+    app.cache.reload(rules()).await.expect("memory");
+    clock.advance(Duration::from_secs(60));
+    app.cache.reload(rules()).await.expect("memory");
+    let reloads = app.json("/api/stats").await["reloads"].clone();
+    assert_eq!((&reloads["replaced"], &reloads["refused"], &reloads["is_refused"]), (&2.into(), &0.into(), &false.into()));
+    assert!(reloads["last_refused"].is_null() && reloads["last_refusal"].is_null());
+    assert_eq!(reloads["last_replaced"], 1_795_899_742_000_u64);
+    let page = app.ask(Method::GET, "/", "").await.text;
+    assert!(page.contains("Rules replaced: 2, last on Sat, 28 Nov 2026 21:02:22 GMT. Refused: 0</p>"), "{page}");
+}
+
+#[cfg(feature = "config")]
+#[tokio::test]
+async fn line_of_reloads_shows_the_last_refusal() {
+    let app = App::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rules.toml");
+    std::fs::write(&path, "[[route]]\npath = '/<b>'\nttl = '60'\n").expect("a file");
+    let watch = app.cache.watch_rules(tower_response_cache::rules::RulesFile::new(&path), Duration::from_millis(10));
+    eventually(|| watch.failures() == 1).await;
+    let reloads = app.json("/api/stats").await["reloads"].clone();
+    assert_eq!((&reloads["replaced"], &reloads["refused"], &reloads["is_refused"]), (&0.into(), &1.into(), &true.into()));
+    assert!(reloads["last_replaced"].is_null() && reloads["last_refused"].is_u64(), "{reloads}");
+    let message = reloads["last_refusal"].as_str().expect("a message");
+    assert!(message.contains("rules.toml:3:7: invalid value: string \"60\", expected a duration"), "{message}");
+    let page = app.ask(Method::GET, "/", "").await.text;
+    assert!(page.contains("class=\"notice bad\"") && page.contains("rules.toml:3:7: invalid value"), "{page}");
+
+    let next = folder.path().join("next.toml");
+    std::fs::write(&next, "[[route]]\npath = '/a'\nttl = '60s'\n").expect("a file");
+    std::fs::rename(next, &path).expect("a file");
+    eventually(|| watch.reloads() == 1).await;
+    let reloads = app.json("/api/stats").await["reloads"].clone();
+    assert_eq!((&reloads["replaced"], &reloads["refused"], &reloads["is_refused"]), (&1.into(), &1.into(), &false.into()));
+    assert_eq!(reloads["last_refusal"], message, "it stays, for the report of an incident");
+    assert!(!app.ask(Method::GET, "/", "").await.text.contains("class=\"notice bad\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_over_time_equal_the_requests_of_each_interval() {
+    let app = App::new();
+    // Samples are taken every ten seconds from the start, requests are sent in the middle between two.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for (count, path) in [(1, "/t/a"), (3, "/t/b"), (0, "/t/c")] {
+        for _ in 0..count {
+            app.get(path).await;
+        }
+        app.get("/cookie").await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    app.get("/t/a").await;
+    let history = app.json("/api/stats").await["route_history"].clone();
+    let fields = history["fields"].as_array().expect("fields").len();
+    let rows = |route: &str| {
+        let routes = history["routes"].as_array().expect("routes");
+        let rows = routes.iter().find(|of| of["route"] == route).expect("the route")["rows"].as_array().expect("rows").clone();
+        let number = |value: &Value| value.as_u64().expect("a number");
+        let row = |row: &Value| {
+            assert_eq!(row.as_array().map(Vec::len), Some(fields));
+            // The p99 of misses has a value if there was a miss.
+            assert_eq!(row[6].is_number(), number(&row[1]) > 0, "{row}");
+            [number(&row[0]), number(&row[1]), number(&row[2])]
+        };
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    assert_eq!(rows("/t/{table}"), [[0, 1, 0], [2, 1, 0], [0, 0, 0], [1, 0, 0]], "answered, misses, bypasses");
+    assert_eq!(rows("/cookie"), [[0, 1, 0]; 3].into_iter().chain([[0; 3]]).collect::<Vec<_>>());
+    let page = app.ask(Method::GET, "/", "").await.text;
+    assert_eq!(page.matches("<details").count(), 2, "{page}");
+    assert!(page.contains("<details data-route=\"/t/{table}\" open>"), "the busiest is open: {page}");
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_redis_are_shown_by_namespace() {
+    use crate::common::redis::{Server, until};
+
+    let server = Server::start().await;
+    let store = tower_response_cache::Redis::connect(&server.url()).await.expect("a server");
+    let app = App::over(store);
+    for number in 0..30 {
+        app.get(&format!("/t/a?{number}")).await;
+    }
+    app.get("/t/b").await;
+    until("the responses are stored", async || app.cache.stats().stored == 31).await;
+    let usage = app.json("/api/stats").await["server"].clone();
+    let sample = &usage["sample"];
+    assert_eq!(sample["sampled"], 1_000);
+    let entries = sample["entries"].as_array().expect("entries");
+    assert_eq!(entries[0]["namespace"], "db:a", "{usage}");
+    let count = entries[0]["entries"].as_u64().expect("a number");
+    assert!((20..=40).contains(&count), "thirty, of which the standard error is one: {usage}");
+    let page = app.ask(Method::GET, "/", "").await.text;
+    assert!(page.contains("Keys in Redis") && page.contains("<th scope=\"row\">db:a</th>"), "{page}");
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod access;
 mod figures;
+mod hottest;
 mod page;
 mod purges;
 

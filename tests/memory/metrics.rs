@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{HeaderValue, Request};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{CacheLayer, Memory, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, Memory, ResponseCache, Rule, Rules, Store};
 
 use super::{settle, with_manual_clock};
 use crate::common::{MINUTE, Plain, SECOND, counting, get, mocked, next_call, ok, one_rule, post, send};
@@ -84,9 +84,19 @@ async fn every_count_is_recorded_with_its_labels() {
         assert_eq!(said.get(&name), Some(&Value::Number(value)), "{name} in {said:#?}");
     }
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 5, "three fills, one bypass, one of the fallback");
-    assert!(said.values().all(|value| matches!(value, Value::Number(_))), "no histogram is recorded late");
+    assert!(said.values().all(|value| matches!(value, Value::Number(_))), "no histogram is recorded late or without a name");
     // Outcomes and reasons that never occurred have no series.
     assert_eq!(said.keys().filter(|name| name.starts_with("cache_requests_total")).count(), 4);
+}
+
+#[tokio::test]
+async fn reloads_are_recorded_by_result() {
+    let cache = ResponseCache::new(Memory::new(1 << 20));
+    cache.reload(one_rule(Rule::ttl(MINUTE))).await.expect("memory");
+    let said = recorded(|| cache.stats().record("api"));
+    for (result, count) in [("replaced", 1.0), ("refused", 0.0)] {
+        assert_eq!(said[&format!("cache_rules_reloads_total cache=api result={result}")], Value::Number(count), "{result}");
+    }
 }
 
 #[tokio::test]
@@ -131,6 +141,8 @@ async fn histograms_hold_each_fill_and_each_wait() {
     };
     assert_eq!(of("cache_fill_duration_seconds"), [2.0, 4.0]);
     assert_eq!(of("cache_follower_wait_seconds"), [2.0, 2.0, 4.0, 4.0]);
+    let misses = said.get("cache_request_duration_seconds cache=api route=/t/{table} result=miss");
+    assert_eq!(misses, Some(&Value::Histogram(vec![2.0, 4.0])), "the leaders");
     let sizes = of("cache_entry_size_bytes");
     assert_eq!(sizes.len(), 2, "one for each stored response, none for a hit");
     let stats = store.stats();
@@ -144,8 +156,9 @@ async fn histograms_hold_each_fill_and_each_wait() {
 #[tokio::test]
 async fn ages_and_invalidation_times_are_measured() {
     let (clock, store) = with_manual_clock(1 << 16);
-    let service =
-        CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(|_, _| ok(vec![b'.'; 1_000])).0);
+    let recorder = DebuggingRecorder::new();
+    let layer = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).metrics("api");
+    let service = metrics::with_local_recorder(&recorder, || layer.layer(counting(|_, _| ok(vec![b'.'; 1_000])).0));
     send(&service, get("/t/a")).await;
     clock.advance(40 * SECOND);
     send(&service, get("/t/a")).await;
@@ -163,10 +176,37 @@ async fn ages_and_invalidation_times_are_measured() {
     let evicted = stats.eviction_ages.quantile(0.5);
     assert!(evicted > SECOND / 20 && evicted < 60 * SECOND, "a tenth of a second for each request after it: {evicted:?}");
     assert_eq!((stats.invalidation_times.count(), stats.invalidations, stats.soft_invalidations), (2, 70, 0));
-    let said = recorded(|| stats.record("api"));
-    for name in ["cache_eviction_age_seconds", "cache_invalidation_duration_seconds"] {
-        assert!(said.contains_key(&format!("{name} cache=api quantile=0.99")), "{name} in {said:#?}");
+    let said = values(&recorder);
+    let route = &stats.routes[0];
+    let of_route = "cache=api route=/t/{table}";
+    for (name, times) in [
+        ("cache_eviction_age_seconds cache=api".to_owned(), &stats.eviction_ages),
+        ("cache_invalidation_duration_seconds cache=api".into(), &stats.invalidation_times),
+        (format!("cache_hit_age_seconds {of_route}"), &route.hit_ages),
+        (format!("cache_fill_duration_seconds {of_route}"), &route.fill_times),
+        (format!("cache_request_duration_seconds {of_route} result=hit"), &route.hit_times),
+        (format!("cache_request_duration_seconds {of_route} result=miss"), &route.miss_times),
+    ] {
+        let Some(Value::Histogram(exported)) = said.get(&name) else { panic!("{name} in {said:#?}") };
+        assert!(times.count() > 0 && exported.len() as u64 == times.count(), "{name}: {exported:?}");
+        let sum: f64 = exported.iter().sum();
+        assert!((sum - times.sum().as_secs_f64()).abs() < 1e-6, "{name}: {sum} {:?}", times.sum());
     }
+}
+
+#[tokio::test]
+async fn histograms_of_a_route_have_the_name_of_the_first_layer() {
+    let (store, recorder) = (Memory::new(1 << 20), DebuggingRecorder::new());
+    for name in ["first", "second"] {
+        let layer = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).metrics(name);
+        let service = metrics::with_local_recorder(&recorder, || layer.layer(counting(|_, _| ok("rows")).0));
+        send(&service, get(&format!("/t/{name}"))).await;
+    }
+    let said = values(&recorder);
+    let Some(Value::Histogram(fills)) = said.get("cache_fill_duration_seconds cache=first route=/t/{table}") else {
+        panic!("{said:#?}")
+    };
+    assert_eq!(fills.len(), 2, "each fill once");
 }
 
 #[test]

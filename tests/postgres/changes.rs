@@ -1,8 +1,12 @@
 //! Changes of rows.
 
+use std::time::Duration;
+
 use tower_response_cache::postgres::PostgresListener;
 
-use crate::{App, ORDERS, Server, listen_notify, listener, started, until};
+use crate::{App, ORDERS, Server, common::warnings::warned, listen_notify, listener, started, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 const PATHS: [&str; 5] = ["/tables/orders", "/orders/1", "/orders/2", "/customers/7", "/customers/8"];
 
@@ -138,6 +142,28 @@ async fn values_that_are_not_sent_invalidate_the_ancestor() {
     app.renewed("/orders/2", before[2]).await;
     assert_eq!(app.read("/customers/7").await, before[3]);
     assert!(running.stats().fallbacks > 1);
+}
+
+#[test]
+fn values_that_are_not_sent_are_logged_once() {
+    let server = Server::start();
+    server.sql(ORDERS);
+    let warnings = warned(async {
+        let app = App::new();
+        let running = started(listener(&server).check_interval(HOUR), &app).await;
+        let before = app.read("/customers/7").await;
+        server.sql("INSERT INTO orders VALUES (1, 7), (2, 7)");
+        let first = app.renewed("/customers/7", before).await;
+        // From here on, an update does not state the customer before it.
+        server.sql("ALTER TABLE orders REPLICA IDENTITY DEFAULT; UPDATE orders SET note = 'a'");
+        let second = app.renewed("/customers/7", first).await;
+        server.sql("UPDATE orders SET note = 'b'");
+        app.renewed("/customers/7", second).await;
+        until("four changes are widened", || running.stats().fallbacks == 5).await;
+    });
+    let logged = warnings.all_with("the server has not sent all values");
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    assert!(logged[0].contains("public.orders") && logged[0].contains("namespace=\"customer\""), "{logged:?}");
 }
 
 /// The statements of the recipe, as its comment has them.

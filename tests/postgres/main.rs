@@ -27,7 +27,7 @@ use tower_response_cache::{
     postgres::{PostgresListener, RunningListener},
 };
 
-use self::server::Server;
+use self::{common::redis::free_port, server::Server};
 
 /// The longest wait for a state, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

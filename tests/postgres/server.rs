@@ -15,7 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::common::redis::free_port;
+use crate::free_port;
 
 /// The user `nobody`, for tests that run as root: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;

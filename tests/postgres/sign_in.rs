@@ -1,8 +1,32 @@
 //! Sign-in and TLS.
 
+use tokio::io::AsyncWriteExt;
 use tower_response_cache::postgres::{PostgresError, PostgresErrorKind, PostgresListener};
 
 use crate::{App, ORDERS, Server};
+
+#[tokio::test]
+async fn long_messages_before_the_sign_in_are_refused() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("postgres://app@{}/app?sslmode=disable", server.local_addr().expect("an address"));
+    // A request for a password of the longest length that is accepted, and others.
+    for (length, expected) in [
+        (30_000, "invalid message of the server"),
+        (30_001, "a message of 30001 bytes before the sign-in has ended: expected at most 30000"),
+        (i32::MAX, "a message of 2147483647 bytes before the sign-in"),
+        (-1, "invalid message of the server"),
+    ] {
+        let answer = async {
+            let (mut client, _) = server.accept().await.expect("a client");
+            client.write_all(&[&b"R"[..], &length.to_be_bytes(), &[0xff; 30_000]].concat()).await.expect("a client that reads");
+            client
+        };
+        let (error, _client) = tokio::join!(start(&url), answer);
+        let error = error.expect_err("an error");
+        assert_eq!(error.kind(), PostgresErrorKind::Protocol, "{error}");
+        assert!(error.to_string().contains(expected), "{length}: {error}");
+    }
+}
 
 async fn start(url: &str) -> Result<(), PostgresError> {
     let listener = PostgresListener::new(url).slot("cache").table("orders", ["order:{id}"]);

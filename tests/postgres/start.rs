@@ -1,4 +1,4 @@
-//! Errors at the start, and that each names its cure.
+//! Errors at the start, and that each names its remedy.
 
 use tower_response_cache::postgres::{PostgresError, PostgresErrorKind, PostgresListener};
 
@@ -36,8 +36,8 @@ async fn tables_that_cannot_be_watched_are_refused() {
     refused(on("shown", "a"), Table, &["table public.shown is not a table"]).await;
     refused(on("plain", "a:{nothing}"), Column, &["\"nothing\" does not exist: expected one of id, customer, twice"]).await;
     refused(on("plain", "a:{twice}"), Column, &["table plain: column \"twice\" is generated"]).await;
-    let cure = "ALTER TABLE plain REPLICA IDENTITY FULL";
-    refused(on("plain", "a:{customer}"), ReplicaIdentity, &["table plain: column \"customer\"", cure, "USING INDEX"]).await;
+    let remedy = "ALTER TABLE plain REPLICA IDENTITY FULL";
+    refused(on("plain", "a:{customer}"), ReplicaIdentity, &["table plain: column \"customer\"", remedy, "USING INDEX"]).await;
     refused(on("bare", "a"), ReplicaIdentity, &["table bare has no primary key", "ALTER TABLE bare REPLICA IDENTITY FULL"])
         .await;
     refused(on("included", "a:{customer}"), ReplicaIdentity, &["column \"customer\""]).await;
@@ -53,13 +53,13 @@ async fn publications_that_lack_changes_are_refused() {
     let server = Server::start();
     server.sql(ORDERS);
     server.sql("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)");
-    for (options, cure) in [
+    for (options, remedy) in [
         ("FOR TABLE parted", "ALTER PUBLICATION \"response_cache\" ADD TABLE \"public\".\"orders\""),
         ("FOR TABLE orders WITH (publish = 'insert')", "SET (publish = 'insert, update, delete, truncate')"),
         ("FOR TABLE orders WHERE (id > 1)", "filters the rows of table public.orders"),
     ] {
         server.sql(&format!("DROP PUBLICATION IF EXISTS response_cache; CREATE PUBLICATION response_cache {options}"));
-        refused(listener(&server), PostgresErrorKind::Publication, &[cure]).await;
+        refused(listener(&server), PostgresErrorKind::Publication, &[remedy]).await;
     }
     server.sql("DROP PUBLICATION response_cache; CREATE PUBLICATION response_cache FOR ALL TABLES");
     let parted = || PostgresListener::new(server.url("postgres")).table("parted", ["a"]);
@@ -71,6 +71,21 @@ async fn publications_that_lack_changes_are_refused() {
     let create = "Run: CREATE PUBLICATION \"response_cache\" FOR TABLE \"public\".\"orders\"";
     refused(listener(&server).create_missing(false), PostgresErrorKind::Publication, &["does not exist", create]).await;
     assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "0");
+}
+
+#[tokio::test]
+async fn publications_with_special_names_are_created_and_read() {
+    let server = Server::start();
+    server.sql(ORDERS);
+    let app = App::new();
+    for (number, name) in [r"a\b", r"it's", "a \"b\", Ä", r#"\'"\n"#].into_iter().enumerate() {
+        let running = started(listener(&server).publication(name), &app).await;
+        let before = app.read("/tables/orders").await;
+        server.sql(&format!("INSERT INTO orders VALUES ({number}, 7)"));
+        app.renewed("/tables/orders", before).await;
+        running.stop().await;
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM pg_publication"), "4");
 }
 
 #[tokio::test]
@@ -111,8 +126,8 @@ async fn servers_and_roles_that_cannot_replicate_are_refused() {
     server.sql(ORDERS);
     server.sql("CREATE ROLE reader LOGIN");
     let as_role = |role: &str| PostgresListener::new(server.url(role)).slot("cache").table("orders", ["order:{id}"]);
-    let cure = "As the owner of the tables, run: CREATE PUBLICATION \"response_cache\" FOR TABLE \"public\".\"orders\"";
-    refused(as_role("reader"), PostgresErrorKind::Permission, &["the publication was not created", cure]).await;
+    let remedy = "As the owner of the tables, run: CREATE PUBLICATION \"response_cache\" FOR TABLE \"public\".\"orders\"";
+    refused(as_role("reader"), PostgresErrorKind::Permission, &["the publication was not created", remedy]).await;
     server.sql("CREATE PUBLICATION response_cache FOR TABLE orders");
     refused(as_role("reader"), PostgresErrorKind::Permission, &["ALTER ROLE \"reader\" REPLICATION"]).await;
     // No permission on the table is needed.

@@ -5,6 +5,8 @@ mod connections;
 mod keys;
 mod parts;
 mod passing;
+#[path = "../common/proxy.rs"]
+mod program;
 mod storing;
 mod targeted;
 mod validation;

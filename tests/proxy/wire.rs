@@ -2,10 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    env,
-    path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -18,26 +16,10 @@ use tokio::{
     time::timeout,
 };
 
+use crate::program::program;
+
 /// The longest time that a test waits for a response.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Returns the path of the proxy's program, built with the profile of this test.
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let own = env::current_exe().expect("this program has a path");
-        let profile = own.parent().and_then(|deps| deps.parent()).expect("it lies in the target directory");
-        let target = profile.parent().expect("with one directory for each profile");
-        let mut build = std::process::Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--example", "proxy", "--all-features", "--target-dir"]).arg(target);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().expect("cargo runs").success(), "the proxy does not build");
-        profile.join("examples").join("proxy")
-    })
-}
 
 /// A running proxy. It ends with the test.
 pub struct Proxy {

@@ -17,6 +17,8 @@ mod fills;
 mod frozen;
 #[cfg(feature = "graphql")]
 mod graphql;
+mod hot_keys;
+mod kept;
 mod locks;
 mod losses;
 mod lost_push;

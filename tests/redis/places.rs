@@ -188,7 +188,7 @@ async fn silent_sentinel_does_not_hide_the_master() {
 }
 
 /// Permissions that the Redis user of a store needs.
-const ALLOWED: &str = "+get +mget +set +strlen +setrange +exists +unlink +eval +zadd +zrem +zrange +zcard +zremrangebyscore \
+const ALLOWED: &str = "+get +mget +set +getrange +exists +unlink +eval +zadd +zrem +zrange +zcard +zremrangebyscore \
                        +pexpire +pexpireat +time +info +ping +hello +auth +subscribe +client|tracking";
 
 #[tokio::test(flavor = "multi_thread")]

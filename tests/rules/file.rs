@@ -20,7 +20,7 @@ const SIZE: &str = "expected a size: a whole number of bytes, or one with KiB, M
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, `refresh_ahead`, \
     `jitter`, `audit`, `audit_ignoring`, `shadow`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `rpc`, `rpc_statuses`, `rpc_age`, `graphql`, `graphql_entities`, `graphql_documents`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `namespaces_from_header`, `key`, `identity`, \
-    `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
+    `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `response_rules`, `invalidates`, `invalidates_on`, \
     `invalidates_nothing`, `invalidates_from_header`, `invalidates_softly`, `skip_on_client_error`, `spare_client_errors`, `skip_on_error`, `spare_errors`, `delivery_timeout`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
@@ -58,6 +58,7 @@ soft_timeout = "2s"
 distributed_lock = "30s"
 delivery_timeout = { limit = "500ms", then = "reject" }
 on_fence_error = "proceed"
+response_rules = [{ status = [404, "500-599"], content_type = "text/*", headers = { x-a = "*" }, ttl = "5s", namespaces = ["errors:{table}"] }, { status = "410", no_store = true }]
 key = { query = { without = ["utm_*"] }, headers = ["accept-language"], cookies = ["theme"], body = "json", host = false }
 
 [[route]]
@@ -124,12 +125,12 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         // HTTP.
         (
             "http = true",
-            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
+            "line 4: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
                 .into(),
         ),
         (
             "heuristics = true",
-            "line 1: route \"/t/{table}\": invalid heuristics: expected a rule under which HTTP decides (Rule::http(), or `http = true` in a file)"
+            "line 4: route \"/t/{table}\": invalid heuristics: expected a rule under which HTTP decides (Rule::http(), or `http = true` in a file)"
                 .into(),
         ),
         ("targeted = ['a b']", "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into()),
@@ -150,7 +151,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ),
         (
             "distributed_lock = '1ms'",
-            "line 1: route \"/t/{table}\": invalid distributed_lock 1ms: expected a duration between 100 milliseconds and 5 minutes"
+            "line 4: route \"/t/{table}\": invalid distributed_lock 1ms: expected a duration between 100 milliseconds and 5 minutes"
                 .into(),
         ),
         // Durations.
@@ -160,10 +161,10 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ("stale_while_revalidate = '30m1h'", format!("line 4: invalid value: string \"30m1h\", {DURATION}")),
         // Numbers.
         ("jitter = 'a bit'", "line 4: invalid value: string \"a bit\", expected a number such as 0.5".into()),
-        ("jitter = 1.5", "line 1: route \"/t/{table}\": invalid jitter 1.5: expected a fraction between 0 and 1".into()),
+        ("jitter = 1.5", "line 4: route \"/t/{table}\": invalid jitter 1.5: expected a fraction between 0 and 1".into()),
         (
             "refresh_ahead = -1",
-            "line 1: route \"/t/{table}\": invalid refresh_ahead -1: expected 0 (off) or a positive number".into(),
+            "line 4: route \"/t/{table}\": invalid refresh_ahead -1: expected 0 (off) or a positive number".into(),
         ),
         (
             "max_body = '1 MiB'",
@@ -177,7 +178,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ("statuses = [404]", "line 4: invalid type: sequence, expected a table of statuses such as { 404 = \"5s\" }".into()),
         ("statuses = { 404 = 5 }", format!("line 4: invalid value: integer `5`, {DURATION}")),
         ("statuses = { 4xx = '5s' }", "line 4: invalid value: string \"4xx\", expected a status from 100 to 999, such as 404".into()),
-        ("statuses = { 206 = '5s' }", "line 1: route \"/t/{table}\": a 206 response cannot be stored".into()),
+        ("statuses = { 206 = '5s' }", "line 4: route \"/t/{table}\": a 206 response cannot be stored".into()),
     ] {
         check_refused(line, want);
     }
@@ -193,7 +194,7 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
         ),
         (
             "namespaces = ['t:{tabel}']",
-            "line 1: route \"/t/{table}\": template \"t:{tabel}\": the route has no parameter `{tabel}`: \
+            "line 4: route \"/t/{table}\": template \"t:{tabel}\": the route has no parameter `{tabel}`: \
              expected one of `{table}`, `{identity}` if the rule has an identity"
                 .into(),
         ),
@@ -203,7 +204,7 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
         ),
         (
             "invalidates = ['t']\ninvalidates_nothing = true",
-            "line 1: route \"/t/{table}\": `invalidates_nothing` stands beside `invalidates` or `invalidates_on`; \
+            "line 5: route \"/t/{table}\": `invalidates_nothing` stands beside `invalidates` or `invalidates_on`; \
              only one can hold"
                 .into(),
         ),
@@ -211,7 +212,7 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
         // Lifetimes.
         (
             "uncached = true",
-            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
+            "line 4: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
                 .into(),
         ),
         // Keys.
@@ -232,12 +233,12 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
             "line 4: invalid value: string \"a*b\", expected the decoded name of a query parameter, with at most one `*`, at its end".into(),
         ),
         ("key.headers = ['a b']", "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into()),
-        ("rpc_statuses = { 5 = '5s' }", "line 1: route \"/t/{table}\": invalid rpc_status: expected a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)".into()),
+        ("rpc_statuses = { 5 = '5s' }", "line 4: route \"/t/{table}\": invalid rpc_status: expected a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)".into()),
         (
             "key.body = 'xml'",
             "line 4: invalid value: string \"xml\", expected \"bytes\", \"json\" or \"form\"".into(),
         ),
-        ("rpc = true\ngraphql = true", "line 1: route \"/t/{table}\": a rule has at most one of `rpc = true` and `graphql = true`".into()),
+        ("rpc = true\ngraphql = true", "line 5: route \"/t/{table}\": a rule has at most one of `rpc = true` and `graphql = true`".into()),
         (
             "graphql_documents = 'a'",
             "line 4: invalid value: string \"a\", expected a list of GraphQL documents such as [\"query Notes { notes { text } }\"]".into(),
@@ -263,19 +264,19 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
         // Tables around the routes.
         (
             "[[route]]\npath = '/t/{name}'\nttl = '1s'",
-            "line 4: route \"/t/{name}\" overlaps with \"/t/{table}\", which was added before".into(),
+            "line 5: route \"/t/{name}\" overlaps with \"/t/{table}\", which was added before".into(),
         ),
         ("[[route]]\nttl = '1s'", "line 4: a route has a `path`, such as \"/t/{table}\"".into()),
         (
             "[[route]]\npath = '/u'",
             "line 4: route \"/u\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`".into(),
         ),
-        ("[[route]]\npath = 'u'\nttl = '1s'", "line 4: route \"u\": a pattern begins with `/`, as in `/tables/{table}`".into()),
+        ("[[route]]\npath = 'u'\nttl = '1s'", "line 5: route \"u\": a pattern begins with `/`, as in `/tables/{table}`".into()),
         ("[[routes]]\npath = '/u'", "line 4: unknown field `routes`, expected one of `route`, `fallback`, `credential_fields`".into()),
-        ("[fallback]\npath = '/u'\nttl = '1s'", "line 4: `fallback` has no `path`: it covers what no route matches".into()),
+        ("[fallback]\npath = '/u'\nttl = '1s'", "line 5: `fallback` has no `path`: it covers what no route matches".into()),
         (
             "[fallback]\nttl = '1s'\nnamespaces = ['{table}']",
-            "line 4: rule without a route: template \"{table}\": `{table}` needs a route that has it: use \
+            "line 6: rule without a route: template \"{table}\": `{table}` needs a route that has it: use \
              `.route(\"/…/{table}\", rule)`; without a route there is only `{identity}` if the rule has an identity"
                 .into(),
         ),
@@ -295,7 +296,7 @@ fn error_of(lines: &str) -> Option<String> {
 #[test]
 fn kinds_of_rules_need_a_lifetime() {
     for kind in ["rpc", "graphql"] {
-        let want = format!("line 1: fallback: `{kind} = true` stands without `ttl`; write `ttl = \"60s\"` beside it");
+        let want = format!("line 2: fallback: `{kind} = true` stands without `ttl`; write `ttl = \"60s\"` beside it");
         assert_eq!(error_of(&format!("{kind} = true\nhttp = true")), Some(want));
     }
 }
@@ -306,9 +307,9 @@ fn rules_for_graphql_are_read() {
     let options = "graphql_entities = true\ngraphql_documents = ['query Notes { notes { text } }', '{ a }']";
     assert_eq!(error_of(&format!("ttl = '1m'\ngraphql = true\n{options}")), None);
     let misplaced = "expected a rule for GraphQL (Rule::graphql(…), or `graphql = true` in a file)";
-    let want = format!("line 1: rule without a route: invalid graphql_entities: {misplaced}");
+    let want = format!("line 3: rule without a route: invalid graphql_entities: {misplaced}");
     assert_eq!(error_of("ttl = '1m'\ngraphql_entities = true"), Some(want));
-    let want = "line 1: rule without a route: invalid graphql_document: expected an executable document of at most 16,384 tokens and 64 levels";
+    let want = "line 4: rule without a route: invalid graphql_document: expected an executable document of at most 16,384 tokens and 64 levels";
     assert_eq!(error_of("ttl = '1m'\ngraphql = true\ngraphql_documents = ['{ a']"), Some(want.into()));
 }
 
@@ -316,7 +317,7 @@ fn rules_for_graphql_are_read() {
 #[test]
 fn options_for_graphql_name_the_missing_feature() {
     for line in ["graphql = true", "graphql_entities = true", "graphql_documents = ['{ a }']"] {
-        let want = "line 1: fallback: options for GraphQL need the feature `graphql` of this crate";
+        let want = "line 3: fallback: options for GraphQL need the feature `graphql` of this crate";
         assert_eq!(error_of(&format!("ttl = '1m'\n{line}")), Some(want.into()), "{line}");
     }
 }

@@ -7,4 +7,7 @@ mod common;
 mod file;
 mod lifetimes;
 mod operations;
+#[cfg(feature = "config")]
+mod places;
+mod responses;
 mod tables;

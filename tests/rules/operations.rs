@@ -1,11 +1,8 @@
 //! Operations: the off switch, warnings about silent failures, and statistics.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, atomic::Ordering},
-};
+use std::sync::atomic::Ordering;
 
-use crate::common::*;
+use crate::common::{warnings::warned, *};
 use http::{Request, Response};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
@@ -88,59 +85,6 @@ async fn clones_of_a_layer_share_their_switch() {
 
 // ---- Silent failures -------------------------------------------------------------------------------------------------
 
-/// Records the fields of warnings.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    fn with(&self, word: &str) -> usize {
-        self.0.lock().unwrap().iter().filter(|warning| warning.contains(word)).count()
-    }
-}
-
-struct FieldVisitor<'a>(&'a mut String);
-
-impl tracing::field::Visit for FieldVisitor<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        *self.0 += &format!("{field}={value:?} ");
-    }
-}
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut warning = String::new();
-        event.record(&mut FieldVisitor(&mut warning));
-        self.0.lock().unwrap().push(warning);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-/// Runs a future on a runtime, and returns its warnings.
-fn warned(work: impl Future<Output = ()>) -> Warnings {
-    // Without a global subscriber, another test that reaches a warning first may turn it off for all threads.
-    let _ = tracing::subscriber::set_global_default(Warnings::default());
-    let warnings = Warnings::default();
-    tracing::subscriber::with_default(warnings.clone(), || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
-    });
-    warnings
-}
-
 #[test]
 fn uncovered_write_is_counted_and_warned_of_once() {
     let warnings = warned(async {
@@ -164,7 +108,7 @@ fn uncovered_write_is_counted_and_warned_of_once() {
         assert_eq!((store.stats().uncovered_writes, store.stats().writes_without_rules), (2, 0));
         assert!(store.stats().to_string().contains("uncovered writes 2"), "{}", store.stats());
     });
-    assert_eq!((warnings.with("no rule covers its route"), warnings.with("/orders/7")), (1, 1), "{:?}", warnings.0);
+    assert_eq!((warnings.with("no rule covers its route"), warnings.with("/orders/7")), (1, 1), "{warnings:?}");
 }
 
 #[test]
@@ -175,7 +119,7 @@ fn invalidate_layer_without_rules_is_counted_and_warned_of() {
         send(&service, post("/orders")).await;
         assert_eq!((store.stats().uncovered_writes, store.stats().writes_without_rules), (1, 1));
     });
-    assert_eq!(warnings.with("this InvalidateLayer has no rules"), 1, "{:?}", warnings.0);
+    assert_eq!(warnings.with("this InvalidateLayer has no rules"), 1, "{warnings:?}");
 }
 
 #[test]
@@ -203,7 +147,7 @@ fn entry_that_nothing_invalidates_is_counted_and_warned_of() {
         }
         assert_eq!((store.stats().stored, store.stats().unmatched_rules), (6, 0));
     });
-    assert_eq!((warnings.with("belong to no namespace"), warnings.with("/never/{id}")), (1, 1), "{:?}", warnings.0);
+    assert_eq!((warnings.with("belong to no namespace"), warnings.with("/never/{id}")), (1, 1), "{warnings:?}");
 }
 
 #[tokio::test]
@@ -289,5 +233,5 @@ fn unread_request_body_is_warned_of_once_with_route_and_cure() {
             assert_eq!(outcome(&response), Outcome::Bypass(Bypass::RequestBodyUnread));
         }
     });
-    assert_eq!((warnings.with("/search/{table}"), warnings.with("Put RequestBodyLayer outside")), (1, 1), "{:?}", warnings.0);
+    assert_eq!((warnings.with("/search/{table}"), warnings.with("Put RequestBodyLayer outside")), (1, 1), "{warnings:?}");
 }

@@ -42,6 +42,36 @@ async fn thousand_stale_hits_make_one_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn soft_invalidations_during_a_refresh_start_no_second_one() {
+    let (store, _) = with_manual_clock();
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE).namespace("t").stale_while_revalidate(MINUTE)));
+    let first = begin(&cache, get("/t/a")).await;
+    next_call(&mut handle).await.1.send_response(ok("old"));
+    first.await.unwrap();
+    let stale = async || {
+        store.invalidate_softly(["t"]).await.expect("a name");
+        let response = begin(&cache, get("/t/a")).await.await.unwrap();
+        assert_eq!(outcome(&response), Outcome::Stale(Stale::WhileRevalidate));
+        assert_eq!(text(response).await, "old");
+    };
+    stale().await;
+    let (_, answer) = next_call(&mut handle).await;
+    for _ in 0..CROWD {
+        stale().await;
+    }
+    no_call(&mut handle).await;
+    // The refresh began before the last invalidation. What it stores is stale as well, and the next read refreshes that.
+    answer.send_response(ok("old"));
+    until("the entry is refreshed", || store.stats().stored == 2 && store.stats().flights == 0).await;
+    let response = begin(&cache, get("/t/a")).await.await.unwrap();
+    assert_eq!(outcome(&response), Outcome::Stale(Stale::WhileRevalidate));
+    next_call(&mut handle).await.1.send_response(ok("new"));
+    until("the entry is refreshed again", || store.stats().stored == 3).await;
+    let response = begin(&cache, get("/t/a")).await.await.unwrap();
+    assert_eq!((outcome(&response), text(response).await), (Outcome::Hit, "new".into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn stale_entry_is_refreshed_under_concurrency_limit_one() {
     let (store, clock) = with_manual_clock();
     let (inner, calls) = counting(|_, call| ok(call.to_string()));

@@ -43,6 +43,9 @@ pub const CASES: &[Case] = &[
     case("bound: lookup by target", BASE, HITS, Limit::None, || repeat_item(lookup(TARGETS as usize))),
     case(HIT_BOUND, BASE, HITS, Limit::None, || repeat_item(CorrectCache::over(Origin::of(KIB), LARGE as u64))),
     case("hit", BASE, HITS, near(2_609), || repeat_item(setup::warm(Origin::of(KIB), Report::Default))),
+    case("hit, hottest requests tracked", BASE, HITS, Limit::Above("hit", 50.0), || {
+        repeat_item(setup::tracking(Origin::of(KIB)))
+    }),
     case("hit, Cache-Status", BASE, HITS, near(2_757), || repeat_item(setup::warm(Origin::of(KIB), Report::Header))),
     case("hit, Cache-Status, of an hour", BASE, HITS, near(2_747), || {
         let rule = Rule::ttl(Duration::from_secs(3600));
@@ -147,8 +150,8 @@ pub const CASES: &[Case] = &[
     case("heap", "", ENTRIES, Limit::None, || {
         in_runtime(|| fill(setup::empty(Origin::of(KIB).own_bodies(), LARGE), |request| request))
     }),
-    case("stale hit with refresh", "", 1_000, near(21_281), stale),
-    case("invalidate", "", HITS, near(1_379), invalidate),
+    case("stale hit with refresh", "", 1_000, near(21_400), stale),
+    case("invalidate", "", HITS, near(1_400), invalidate),
     case("key", "request", HITS, near(1_840), || {
         let (store, rules) = (Memory::new(MIB), setup::rules(setup::minute_rule()));
         whole(move || drop(black_box(rules.key(&store, &request(item())))))

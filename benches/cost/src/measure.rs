@@ -97,33 +97,66 @@ fn fill_holes() {
 
 fn table(cases: &[Case], names: &[&str], limits_only: bool) {
     let wanted: Vec<_> = cases.iter().filter(|case| names.is_empty() || is_needed(cases, names, case.name)).collect();
-    let counted = count_all(&wanted, limits_only);
-    let raw = |name: &str| counted.iter().find(|(case, _)| case.name == name).map(|(_, counted)| *counted);
-    let costs = |case: &Case| {
-        raw(case.name).map_or(0.0, |own| own.instructions - raw(case.subtract).map_or(0.0, |less| less.instructions))
-    };
-    let costs_of = |name: &str| costs(self::case(cases, name));
+    let mut counted = count_all(&wanted, limits_only);
+    for _ in 0..if limits_only { RECOUNTS } else { 0 } {
+        let costs = Costs { cases, counted: &counted };
+        let over: Vec<_> = (0..counted.len()).filter(|n| costs.is_over_limit(counted[*n].0)).collect();
+        for n in over {
+            let (case, measured) = &mut counted[n];
+            measured.instructions = measured.instructions.min(instructions(case));
+        }
+    }
 
+    let costs = Costs { cases, counted: &counted };
     println!("| per request | instructions | at most | allocations |\n|---|---:|---:|---:|");
     let mut over = Vec::new();
     for (case, own) in &counted {
-        let less = raw(case.subtract);
-        let limit = case.limit.of(costs_of);
+        let less = costs.raw(case.subtract);
         let difference = |own: Option<f64>, less: Option<Option<f64>>| own.map(|own| own - less.flatten().unwrap_or(0.0));
         println!(
             "| {} | {:.0} | {} | {} |",
             case.name,
-            costs(case),
-            format_figure(limit),
+            costs.of(case),
+            format_figure(costs.limit(case)),
             format_figure(difference(own.allocations, less.map(|less| less.allocations))),
         );
-        if limit.is_some_and(|limit| costs(case) > limit) {
+        if costs.is_over_limit(case) {
             over.push(case.name);
         }
     }
     if !over.is_empty() {
         eprintln!("over the limit: {}", over.join(", "));
         process::exit(1);
+    }
+}
+
+/// How often a case over its limit is counted again. Its smallest count is compared with the limit. A miss that evicts takes about 250
+/// instructions more in about every second process. Presumably, the entries that are evicted depend on random hashes, and the cost of an
+/// allocation on the places that they leave in the heap.
+const RECOUNTS: usize = 8;
+
+/// The costs of the measured cases.
+struct Costs<'a> {
+    cases: &'a [Case],
+    counted: &'a [(&'a Case, Measurement)],
+}
+
+impl Costs<'_> {
+    fn raw(&self, name: &str) -> Option<Measurement> {
+        self.counted.iter().find(|(case, _)| case.name == name).map(|(_, measured)| *measured)
+    }
+
+    fn of(&self, case: &Case) -> f64 {
+        let instructions = |name| self.raw(name).map_or(0.0, |measured| measured.instructions);
+        instructions(case.name) - instructions(case.subtract)
+    }
+
+    fn limit(&self, case: &Case) -> Option<f64> {
+        case.limit.of(|name| self.of(self::case(self.cases, name)))
+    }
+
+    fn is_over_limit(&self, case: &Case) -> bool {
+        self.limit(case).is_some_and(|limit| self.of(case) > limit)
     }
 }
 

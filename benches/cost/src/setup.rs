@@ -109,6 +109,13 @@ pub fn tagged(origin: Origin) -> CacheService {
     cache
 }
 
+/// Returns a cache that contains the item, and tracks the hottest requests.
+pub fn tracking(origin: Origin) -> CacheService {
+    let mut cache = layer(Memory::new(256 << 20), minute_rule(), Report::Default).track_hottest(100).layer(origin);
+    send_ready(&mut cache, request(item()));
+    cache
+}
+
 /// Returns a cache in front of routes that begin alike.
 pub fn nested(origin: Origin) -> CacheService {
     CacheLayer::new(Store::from(Memory::new(256 << 20))).rules(nested_rules()).layer(origin)

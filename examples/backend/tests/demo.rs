@@ -13,7 +13,10 @@ async fn every_statement_of_the_demonstration_holds() {
     let flags = ["--demo", "--seconds", "1", "--listen", "127.0.0.1:0", "--admin-token", "hunter2"];
     let args = Args::parse(flags.map(Into::into)).expect("valid flags");
     backend::run(args).await.expect("statements that hold");
-    assert!(Args::parse(["--demo", "--serve"].map(Into::into)).is_err());
+    for flag in ["--demo", "--bypass-writes"] {
+        let error = Args::parse([flag, "--serve"].map(Into::into)).expect_err("a contradiction");
+        assert!(error.contains(&format!("leave out `--serve` or `{flag}`")), "{error}");
+    }
 }
 
 #[test]

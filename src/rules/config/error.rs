@@ -2,7 +2,10 @@
 
 use std::{error, fmt};
 
-/// An error in a file of rules. Its text is one line that names the line of the file and the allowed values.
+use super::place::PlaceInFile;
+
+/// An error in a file of rules. Its text is one line that names the line of the file and the allowed values. [`column`](Self::column) completes
+/// the place.
 #[derive(Debug, Clone)]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub struct RulesFileError {
@@ -12,8 +15,9 @@ pub struct RulesFileError {
 }
 
 impl RulesFileError {
-    pub(super) fn new(text: &str, toml: toml::de::Error) -> Self {
-        let place = toml.span().and_then(|span| {
+    pub(super) fn new(text: &str, toml: toml::de::Error, part: Option<PlaceInFile>) -> Self {
+        let span = part.and_then(|part| part.find(text)).or_else(|| toml.span());
+        let place = span.and_then(|span| {
             let before = text.get(..span.start)?;
             let start = before.rfind('\n').map_or(0, |at| at + 1);
             Some((1 + before.matches('\n').count(), 1 + before[start..].chars().count()))
@@ -26,7 +30,8 @@ impl RulesFileError {
         self.place.map(|(line, _)| line)
     }
 
-    /// Returns the column, counted in characters from 1, if the error has a place. A fault of a whole rule has that of the beginning of its table.
+    /// Returns the column, counted in characters from 1, if the error has a place. It is that of the value at fault. If an option is missing, it is
+    /// that of the beginning of the rule.
     pub fn column(&self) -> Option<usize> {
         self.place.map(|(_, column)| column)
     }

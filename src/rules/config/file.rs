@@ -72,6 +72,13 @@ impl RulesFile {
         self
     }
 
+    /// Returns the JSON Schema (draft 7) of a file of rules, for editors. It describes the form of each value, and the options that exclude or need each
+    /// other. The loader checks more: patterns that overlap, and the parameters of templates. [Operations](crate::guide::operations#rules-in-editors)
+    /// shows its use.
+    pub fn json_schema() -> &'static str {
+        include_str!("../../../docs/rules.schema.json")
+    }
+
     /// Reads the file. The call blocks its thread meanwhile.
     ///
     /// # Errors
@@ -101,8 +108,14 @@ impl RulesFile {
         }
     }
 
-    /// Looks at the file at this interval, and calls `apply` with the rules of each new content that has no fault.
-    pub(crate) fn watch<F>(self, interval: Duration, apply: impl Fn(Rules) -> F + Send + Sync + 'static) -> RulesWatch
+    /// Looks at the file at this interval. Calls `apply` with the rules of each new content that has no fault, and `refuse` with the error of each
+    /// other one.
+    pub(crate) fn watch<F>(
+        self,
+        interval: Duration,
+        apply: impl Fn(Rules) -> F + Send + Sync + 'static,
+        refuse: impl Fn(&LoadError) + Send + Sync + 'static,
+    ) -> RulesWatch
     where
         F: Future<Output = Result<(), StoreError>> + Send,
     {
@@ -111,7 +124,7 @@ impl RulesFile {
         let task: JoinHandle<()> = tokio::spawn(async move {
             let mut known = None;
             loop {
-                self.look(&mut known, &shared, &apply).await;
+                self.look(&mut known, &shared, &apply, &refuse).await;
                 tokio::time::sleep(interval.max(SHORTEST_INTERVAL)).await;
             }
         });
@@ -119,8 +132,13 @@ impl RulesFile {
     }
 
     /// Reads the file, and applies its rules if its content is not the known one.
-    async fn look<F>(&self, known: &mut Option<Digest>, state: &Mutex<WatchState>, apply: &impl Fn(Rules) -> F)
-    where
+    async fn look<F>(
+        &self,
+        known: &mut Option<Digest>,
+        state: &Mutex<WatchState>,
+        apply: &impl Fn(Rules) -> F,
+        refuse: &impl Fn(&LoadError),
+    ) where
         F: Future<Output = Result<(), StoreError>>,
     {
         let path = self.path.clone();
@@ -141,6 +159,7 @@ impl RulesFile {
             }
             Err(error) => {
                 tracing::error!(%error, "rules not reloaded, the rules before stay in force");
+                refuse(&error);
                 let mut state = lock(state);
                 state.failures += 1;
                 state.error = Some(error);

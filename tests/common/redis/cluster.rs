@@ -6,7 +6,8 @@ use ::redis::Value;
 
 use super::{
     Forwarder,
-    server::{Options, Server, free_port},
+    port::free_port,
+    server::{Options, Server},
     until,
 };
 

@@ -6,6 +6,8 @@
 
 mod cluster;
 mod forwarder;
+#[path = "../port.rs"]
+mod port;
 mod sentinel;
 mod server;
 
@@ -13,7 +15,8 @@ pub use cluster::Cluster;
 pub use forwarder::{Fault, Forwarder};
 pub use sentinel::Sentinel;
 
-pub use server::{CommandLog, Options, Server, free_port};
+pub use port::free_port;
+pub use server::{CommandLog, Options, Server};
 
 use std::time::{Duration, Instant};
 

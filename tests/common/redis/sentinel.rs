@@ -9,10 +9,7 @@ use std::{
 use ::redis::{Client, Value};
 use tempfile::TempDir;
 
-use super::{
-    server::{Server, free_port},
-    unhurried, until,
-};
+use super::{port::free_port, server::Server, unhurried, until};
 
 /// A running sentinel; dropping this kills it.
 pub struct Sentinel {

@@ -1,20 +1,19 @@
 //! One `redis-server` on a free port of the loopback interface.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     env,
     ffi::OsString,
     fs,
-    net::{SocketAddr, TcpListener},
-    process::{self, Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use ::redis::{Client, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
-use super::{PATIENCE, unhurried, until};
+use super::{PATIENCE, port::free_port, unhurried, until};
 
 /// Name of the log file in the directory of a server.
 const LOG: &str = "server.log";
@@ -174,9 +173,24 @@ impl Server {
 
     /// Number of commands that the server has executed, including those of the test.
     pub async fn commands_processed(&self) -> u64 {
-        let info = self.info("stats").await;
-        let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
-        line.expect("the server counts commands").trim().parse().expect("a number")
+        self.info_number("stats", "total_commands_processed").await
+    }
+
+    /// Returns a number of `INFO`.
+    pub async fn info_number(&self, section: &str, field: &str) -> u64 {
+        let info = self.info(section).await;
+        let number = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        number.unwrap_or_else(|| panic!("no {field} in {info}")).trim().parse().expect("a number")
+    }
+
+    /// Returns how often the server has run each command, by its name in small letters.
+    pub async fn command_calls(&self) -> HashMap<String, u64> {
+        let stats = self.info("commandstats").await;
+        let of_line = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split(',').next()?.parse().expect("a number")))
+        };
+        stats.lines().filter_map(of_line).collect()
     }
 
     /// Counts the commands of clients from now on.
@@ -267,21 +281,6 @@ async fn query(connection: &mut MultiplexedConnection, arguments: &[&str]) -> Re
 
 fn read<T: FromRedisValue>(value: Value) -> T {
     ::redis::from_redis_value(value).unwrap_or_else(|_| panic!("a reply of another type"))
-}
-
-/// Returns a port of the loopback interface that nothing listens on. Each call in this process returns another one.
-///
-/// The port is below the range that the kernel gives to connections and to listeners on port 0. Nothing else therefore takes it
-/// before a server listens on it, or while a server restarts.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 20_000;
-    static OFFSET: AtomicU32 = AtomicU32::new(0);
-    // Test processes that run at once begin at different ports.
-    let start = process::id().wrapping_mul(7919);
-    let next = || FIRST + start.wrapping_add(OFFSET.fetch_add(1, Ordering::Relaxed)) % COUNT;
-    let mut ports = (0..COUNT).map(|_| next() as u16);
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn spawn(dir: &TempDir, port: u16, lines: &[String]) -> Child {
