@@ -56,6 +56,7 @@ impl RedisInner {
         if answers.is_fenced {
             return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
         }
+        changes.iter().zip(&changed).for_each(|(change, changed)| change.learn(self, changed));
         let stamp = match self.renewed_epoch(&stamp, names, &missing, changes.iter().zip(&changed)) {
             Some(epoch) => stamp.again(epoch, stamp.taken()),
             None => stamp,

@@ -90,6 +90,13 @@ impl Change {
         Self { read: Some(epoch), ..self }
     }
 
+    /// Remembers its generation, if there is one. No fence may have stood when it was read.
+    pub(super) fn learn(&self, inner: &RedisInner, changed: &Changed) {
+        if let Some(generation) = changed.generation {
+            inner.known.learn(self.id, generation, changed.since);
+        }
+    }
+
     /// Returns the hash of the name, and the epoch since which its generation can be trusted.
     pub(super) fn part(&self, changed: &Changed) -> (u64, u64) {
         (self.hash, changed.since)
@@ -133,12 +140,17 @@ impl Change {
             {
                 since = since.max(at);
             }
-            inner.known.learn(self.id, generation, since);
             if changed && self.by != By::Extend {
                 inner.generation_times.record(self.id, generation, self.life);
             }
         }
-        Changed { generation, since }
+        let settled = Changed { generation, since };
+        // A generation that was created inside a fence must not be known: it would vouch for responses that were computed before the write.
+        // The script checks the fences. `begin` reads them together with the generations that it creates.
+        if self.by == By::Script || self.by == By::Extend && inner.fence.is_none() {
+            self.learn(inner, &settled);
+        }
+        settled
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,18 +13,10 @@ use crate::common::{
     redis::{Cluster, Server, unhurried, until},
     *,
 };
+use crate::paused::PausedFill;
 use ::redis::{Client, ProtocolVersion, PushInfo, PushKind, Value, aio::MultiplexedConnection};
-use tokio::sync::Notify;
 use tower::Layer;
-use tower_response_cache::{
-    __private::{
-        Backend, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup,
-        Usage, Validity,
-    },
-    CacheLayer, Outcome, Redis, Rule, Store, StoreError,
-    key::KeyRef,
-    redis::RedisBuilder,
-};
+use tower_response_cache::{CacheLayer, Outcome, Rule, redis::RedisBuilder};
 
 /// The number of lost pushes to reach, and the largest number of attempts.
 const ENOUGH: usize = 20;
@@ -36,77 +28,6 @@ const SLOW: [&str; 3] = ["DEBUG", "SLEEP", "0.02"];
 
 /// A key in the slot of the generation.
 const WITNESS: &str = "{t:x}witness";
-
-/// A store whose fill waits before it begins, until the test releases it.
-#[derive(Debug, Clone)]
-struct PausedFill {
-    store: Redis,
-    /// `true` if the next fill has to wait.
-    pauses: Arc<AtomicBool>,
-    release: Arc<Notify>,
-}
-
-impl Store for PausedFill {}
-
-impl Backend for PausedFill {
-    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
-        self.store.get_now(key)
-    }
-
-    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<StoreLookup, StoreError> {
-        self.store.get(key, names).await
-    }
-
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    async fn begin(
-        &self,
-        key: KeyRef<'_>,
-        names: &Namespaces,
-        stamp: Stamp,
-        wish: FillOptions,
-    ) -> Result<BeginFill, StoreError> {
-        let release = self.release.notified();
-        if self.pauses.swap(false, Ordering::SeqCst) {
-            release.await;
-        }
-        self.store.begin(key, names, stamp, wish).await
-    }
-
-    async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
-        self.store.put(entry, lock).await
-    }
-
-    fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
-        self.store.may_join(stamp, seen, names)
-    }
-
-    async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
-        self.store.fence(names).await
-    }
-
-    async fn bump(&self, names: &Namespaces, kind: InvalidationKind, fence: Option<Fence>) -> Result<(), StoreError> {
-        self.store.bump(names, kind, fence).await
-    }
-
-    fn bump_now(&self, names: &Namespaces) {
-        self.store.bump_now(names);
-    }
-
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
-        self.store.life(stamp, names)
-    }
-
-    fn context(&self) -> &Context {
-        self.store.context()
-    }
-
-    fn usage(&self) -> Usage {
-        self.store.usage()
-    }
-}
 
 /// A connection with the settings of the store, which counts its pushes.
 async fn witness(server: &Server) -> (MultiplexedConnection, Arc<AtomicUsize>) {
@@ -152,7 +73,7 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
 
     let builder = RedisBuilder::cluster(cluster.urls()).memory(8 << 20).command_timeout(Duration::from_secs(5));
     let store = builder.max_round_trip(Duration::from_secs(2)).build().await.expect("a server is there");
-    let paused = PausedFill { store: store.clone(), pauses: Arc::default(), release: Arc::default() };
+    let paused = PausedFill::of(store.clone());
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let rules = || one_rule(Rule::ttl(MINUTE).namespace("t:{table}"));
     let reads = CacheLayer::new(store.clone()).rules(rules()).layer(inner.clone());
@@ -168,13 +89,13 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
         // A fill has seen that the generation is missing, and is paused before it creates it.
         command(&mut other, &["UNLINK", &generation]).await;
         command(&mut other, &["SET", WITNESS, "before"]).await;
-        paused.pauses.store(true, Ordering::SeqCst);
+        paused.pause_next();
         let target = format!("/t/x?fill={attempts}");
         let fill = tokio::spawn({
             let fills = fills.clone();
             async move { send(&fills, get(&target)).await }
         });
-        until("the fill has read", async || !paused.pauses.load(Ordering::SeqCst)).await;
+        paused.wait_for_fill().await;
         // Meanwhile another fill creates it, and its entry is in memory. An earlier hit is of the previous entry, whose push is
         // on its way.
         let reader = connect().await;
@@ -191,7 +112,7 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
         let slow = send_now(&busy, SLOW.map(str::to_owned).into()).await;
         let gone = send_now(&other, vec!["UNLINK".into(), generation.clone(), WITNESS.into()]).await;
         let seen = send_now(&witness, ["SET", WITNESS, "after", "NX", "GET"].map(str::to_owned).into()).await;
-        paused.release.notify_waiters();
+        paused.release();
         assert_eq!(fill.await.expect("an answer").status(), 200);
         slow.await.expect("it ends");
         gone.await.expect("it is deleted");

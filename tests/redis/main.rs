@@ -27,6 +27,7 @@ mod messages;
 mod metrics;
 mod named;
 mod operations;
+mod paused;
 mod places;
 mod purges;
 mod refreshes;

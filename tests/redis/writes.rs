@@ -4,18 +4,19 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     common::{
-        redis::{Server, until},
+        redis::{Cluster, Server, until},
         *,
     },
-    setup::{builder, invalidation, rule},
+    paused::PausedFill,
+    setup::{builder, invalidation, patient, rule},
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, InvalidateLayer, Outcome, Store,
+    CacheLayer, InvalidateLayer, Outcome, Redis, Store,
     invalidate::{Invalidation, OnDeliveryTimeout, OnFenceError},
-    redis::Coherence,
+    redis::{Coherence, RedisBuilder},
     status::Miss,
 };
 
@@ -94,6 +95,50 @@ async fn fenced_namespace_is_neither_served_nor_stored() {
         assert_eq!(invalidation(&second.await.unwrap()), Some(Invalidation::Delivered));
         until("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
         assert_eq!(server.keys("*:f:*").await, Vec::<String>::new());
+    }
+}
+
+/// The fill has read the generations before the fence was set, and creates the missing one while it stands. The process has received the push of
+/// the fence in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn generation_created_inside_a_fence_is_not_known_afterwards() {
+    let (server, cluster) = (Server::start().await, Cluster::start(1, 0).await);
+    for is_cluster in [false, true] {
+        let strict = || {
+            let builder = if is_cluster {
+                patient(RedisBuilder::cluster(cluster.urls()))
+            } else {
+                patient(Redis::builder(&server.url()))
+            };
+            builder.memory(8 << 20).strict(Duration::from_secs(30))
+        };
+        let (writer, reader) = (strict().build().await.unwrap(), strict().build().await.unwrap());
+        let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+        let paused = PausedFill::of(reader.clone());
+        let reads = CacheLayer::new(reader.clone()).rules(one_rule(rule())).layer(inner.clone());
+        let fills = CacheLayer::new(paused.clone()).rules(one_rule(rule())).layer(inner);
+        let (handler, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let writes = InvalidateLayer::new(writer.clone()).rules(one_rule(rule())).layer(handler);
+        until("another name is in memory", async || outcome(&send(&reads, get("/t/z")).await) == Outcome::Hit).await;
+
+        paused.pause_next();
+        let fill = tokio::spawn(async move { send(&fills, get("/t/x")).await });
+        paused.wait_for_fill().await;
+        let write = tokio::spawn(async move { send(&writes, post("/t/x")).await });
+        let (_, held) = next_call(&mut handle).await;
+        // Pushes arrive in order.
+        writer.invalidate(["t:z"]).await.unwrap();
+        until("the push arrives", async || outcome(&send(&reads, get("/t/z")).await) != Outcome::Hit).await;
+        paused.release();
+        assert_eq!(fill.await.unwrap().status(), 200);
+
+        until("the lease is held", async || reader.is_leased()).await;
+        for _ in 0..5 {
+            assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+        }
+        held.send_response(ok("done"));
+        assert_eq!(invalidation(&write.await.unwrap()), Some(Invalidation::Delivered));
+        until("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
     }
 }
 
