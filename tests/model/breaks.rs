@@ -179,9 +179,22 @@ fn name_without_a_generation_is_not_touched() {
 }
 
 #[test]
+fn lost_touch_is_trusted() {
+    let scope = TOUCHED.with(Mutation::LostTouchTrusted);
+    breaks(scope, law::ACK_FRESH, 18);
+    breaks(scope, law::SETTLE, 11);
+}
+
+#[test]
 fn fence_without_a_push() {
     let scope = Scope { strict: true, crash: true, ..TOUCHED };
     breaks(scope.with(Mutation::FenceUnpushed), law::SETTLE, 14);
+}
+
+#[test]
+fn generation_created_inside_a_fence_is_known() {
+    let scope = Scope { strict: true, crash: true, ..TOUCHED };
+    breaks(scope.with(Mutation::LearnInsideFence), law::SETTLE, 15);
 }
 
 #[test]

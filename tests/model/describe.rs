@@ -136,6 +136,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         Action::GiveUp { writer } => format!("writer {} is dropped: it bumps, its statement still running", writer + 1),
         Action::Unlink { writer, name } => format!("writer {} deletes g({}), fenced", writer + 1, ns(name)),
         Action::Touch { writer, name } => format!("writer {} touches {}", writer + 1, ns(name)),
+        Action::TrustLostTouch { writer, name } => format!("writer {} takes {} for touched", writer + 1, ns(name)),
         Action::Unfence { writer, name } => format!("writer {} removes its fence on {}", writer + 1, ns(name)),
         Action::FenceExpires { writer, name } => {
             format!("the fence of writer {} on {} expires", writer + 1, ns(name))

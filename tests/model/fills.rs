@@ -72,6 +72,10 @@ impl Scope {
     pub(crate) fn created(&self, state: &mut State, effects: &mut Effects, index: usize) {
         if state.readers[index].fenced {
             effects.seen |= seen::FENCED_SECOND;
+            if self.is(Mutation::LearnInsideFence) {
+                let reader = state.readers[index];
+                self.learn_generations(state, &reader, index);
+            }
             self.release_lock(state, index);
             self.go_without_generation(state, effects, index);
             return;
@@ -93,7 +97,7 @@ impl Scope {
                 && self.names().all(|name| self.confirms(entry.generations[name], known[name]))
         });
         let Some(entry) = entry else {
-            state.readers[index].step = Step::BeginFill;
+            self.begin_with_known(state, index);
             return;
         };
         if entry.key != reader.key {
@@ -102,6 +106,25 @@ impl Scope {
         effects.seen |= seen::HIT_LOCAL;
         self.hit(state, effects, entry.version, (reader.floor, reader.floor_returned));
         state.readers[index] = installing(&entry, reader.stepped);
+    }
+
+    /// Begins a fill without RT1: the known generations are its stamp, if the lease has lasted until the reply and nothing was pushed.
+    fn begin_with_known(&self, state: &mut State, index: usize) {
+        let known = state.process.generations;
+        let lasts = self.lease_counts(state) && self.names().all(|name| known[name] != MISSING);
+        let store = state.redis.store;
+        let reader = &mut state.readers[index];
+        if !lasts || reader.stepped & self.requested() != 0 {
+            reader.step = Step::BeginFill;
+            return;
+        }
+        reader.generations = known;
+        reader.store = store;
+        if self.added {
+            reader.generations[ADDED] = MISSING;
+        }
+        reader.todo = if self.lock { LOCK } else { 0 };
+        reader.step = if self.lock { Step::Create } else { Step::Stamped };
     }
 
     /// Calls the inner service, which reads the database.
@@ -217,8 +240,8 @@ impl Scope {
             if self.keeps_memory() && self.is_near(index) { Reader { step: Step::Install, ..reader } } else { IDLE };
     }
 
-    /// Executes `SET g random NX` for a reader. In the process with the tracking connection, a successful creation steps the
-    /// epoch of its name, and the capture of the reader counts for this name from then on.
+    /// Executes `SET g random NX` for a reader. The capture of the reader counts for this name from then on. In the process with the tracking
+    /// connection, a successful creation of a tracked generation steps the epoch of its name.
     pub(crate) fn create_for(&self, state: &mut State, effects: &mut Effects, index: usize, name: usize, push_lost: bool) {
         let created = state.redis.generations[name] == MISSING;
         let near = self.is_near(index);
@@ -231,6 +254,10 @@ impl Scope {
         if created && steps && !self.is(Mutation::CreationUnstepped) {
             self.step_epochs(state, 1 << name);
             state.readers[index].stepped &= if self.is(Mutation::RestampAllNames) { 0 } else { !(1 << name) };
+        }
+        if self.touches && near {
+            // It was read now, created or found.
+            state.readers[index].stepped &= !(1 << name);
         }
     }
 

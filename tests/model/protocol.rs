@@ -243,6 +243,7 @@ impl Model for Scope {
             | Action::Bump { .. }
             | Action::Unfence { .. }
             | Action::Touch { .. }
+            | Action::TrustLostTouch { .. }
             | Action::Crash { .. }
             | Action::GiveUp { .. }
             | Action::FenceExpires { .. } => self.apply_writer(&mut next, &mut effects, action),

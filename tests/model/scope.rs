@@ -189,8 +189,12 @@ pub(crate) enum Mutation {
     TouchBeforeDeletion,
     /// A bump that finds no generation does not touch its name.
     TouchOnlyIfDeleted,
+    /// A bump that gathers takes the loss of the keys that wait for a common push for their push.
+    LostTouchTrusted,
     /// A fence is not pushed, and the deletion of the generation behind it is not either.
     FenceUnpushed,
+    /// A generation that was created inside a fence is known under the lease from then on.
+    LearnInsideFence,
     /// Any generation is accepted for a namespace known only from the response.
     AnyGenerationForAdded,
     /// The generation of a namespace known only from the response may be created and numbered inside a fence. The fence is

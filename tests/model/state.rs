@@ -359,6 +359,10 @@ pub(crate) enum Action {
         writer: u8,
         name: u8,
     },
+    TrustLostTouch {
+        writer: u8,
+        name: u8,
+    },
     Crash {
         writer: u8,
     },

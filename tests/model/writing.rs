@@ -26,6 +26,9 @@ impl Scope {
                 for name in self.names() {
                     let due = writer.todo >> (if first { 0 } else { SECOND }) >> name & 1 == 1;
                     let name = name as u8;
+                    if due && !first && self.is(Mutation::LostTouchTrusted) {
+                        out.push(Action::TrustLostTouch { writer: id, name });
+                    }
                     if due {
                         out.push(match (writer.step, first) {
                             (Write::Fencing, true) => Action::Fence { writer: id, name },
@@ -136,6 +139,7 @@ impl Scope {
                 self.touch(state, name as usize);
                 self.bumped(state, writer as usize, 1 << name << SECOND);
             }
+            Action::TrustLostTouch { writer, name } => self.bumped(state, writer as usize, 1 << name << SECOND),
             Action::Unfence { writer, name } => {
                 self.unfence(state, writer as usize, name as usize);
                 self.bumped(state, writer as usize, 1 << name << SECOND);
