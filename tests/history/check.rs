@@ -47,6 +47,38 @@ pub struct History {
     pub kills: Vec<Kill>,
 }
 
+impl History {
+    /// Returns what happened to a register, in order of time, and when processes were killed. Of reads in a row with the same result, only
+    /// the first and the last are listed.
+    pub fn of_register(&self, key: u32) -> Vec<String> {
+        let mut lines: Vec<(Duration, String)> = Vec::new();
+        let mut reads: HashMap<Process, Vec<&Operation>> = HashMap::new();
+        for operation in self.operations.iter().filter(|operation| operation.key == key) {
+            match operation.ending {
+                Ending::Read { .. } => reads.entry(operation.process).or_default().push(operation),
+                _ => lines.push(operation.line()),
+            }
+        }
+        for reads in reads.values_mut() {
+            reads.sort_by_key(|read| read.begin);
+            for same in reads.chunk_by(|one, next| one.ending == next.ending) {
+                lines.extend(same.first().map(|read| read.line()));
+                lines.extend(same.last().filter(|_| same.len() > 1).map(|read| read.line()));
+            }
+        }
+        let commits = self.commits.iter().filter(|commit| commit.key == key);
+        lines.extend(
+            commits
+                .map(|commit| (commit.at, format!("commit of version {} by operation {}", commit.version, commit.operation))),
+        );
+        lines.extend(
+            self.kills.iter().map(|kill| (kill.at, format!("kill of node {}, run {}", kill.process.node, kill.process.run))),
+        );
+        lines.sort();
+        lines.into_iter().map(|(at, what)| format!("{at:>14.3?}  {what}")).collect()
+    }
+}
+
 /// A violation of the guarantee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
@@ -63,7 +95,22 @@ pub enum Violation {
     /// A request that failed without a fault.
     Failed { operation: u64, reason: String },
     /// I2: an outdated response after all writers have finished.
-    Outdated { node: usize, path: String, version: u64, newest: u64 },
+    Outdated { node: usize, key: u32, path: String, version: u64, newest: u64 },
+}
+
+impl Violation {
+    /// Returns the register, if one is concerned.
+    pub fn key(&self) -> Option<u32> {
+        match *self {
+            Self::Stale { key, .. }
+            | Self::Late { key, .. }
+            | Self::Backwards { key, .. }
+            | Self::Uncommitted { key, .. }
+            | Self::Unwritten { key, .. }
+            | Self::Outdated { key, .. } => Some(key),
+            Self::Failed { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Violation {
@@ -90,7 +137,7 @@ impl fmt::Display for Violation {
                 write!(f, "operation {write} was told that it wrote version {version} of {key}, which it did not")
             }
             Self::Failed { operation, reason } => write!(f, "operation {operation} failed: {reason}"),
-            Self::Outdated { node, path, version, newest } => {
+            Self::Outdated { node, path, version, newest, .. } => {
                 write!(f, "I2: node {node} serves version {version} at {path} when all is over; the newest is {newest}")
             }
         }

@@ -19,6 +19,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
     CacheBody, CacheLayer, CachePolicy, CacheStatus, Clock, InvalidateLayer, Namespace, Outcome, Redis, Rule, Rules, Store,
     invalidate::{InvalidateBody, Invalidation, OnDeliveryTimeout},
+    redis::Coherence,
 };
 
 use super::{
@@ -111,8 +112,10 @@ impl Crowd {
         let (done, mut all_done) = mpsc::unbounded_channel::<()>();
         let (mut stores, mut clocks) = (Vec::new(), Vec::new());
         for number in 1..=crowd.stores {
-            let clock = Clock::manual();
-            clocks.push(clock.clone());
+            // The time of `Ttl` is exact. A clock that is moved is late.
+            let is_exact = matches!(settings.coherence, Coherence::Ttl(_));
+            let clock = if is_exact { Clock::system() } else { Clock::manual() };
+            clocks.extend((!is_exact).then(|| clock.clone()));
             let store = settings.crowd_store(clock, [64 << 10, 8 << 20][number as usize % 2]).await;
             stores.push(store.clone());
             let process = Process { store: number, ..crowd.process };
@@ -123,7 +126,9 @@ impl Crowd {
                 false => tokio::spawn(client.run(service(store, rules, database), order, done)),
             };
         }
-        tokio::spawn(run_clocks(clocks));
+        if !clocks.is_empty() {
+            tokio::spawn(run_clocks(clocks));
+        }
         tokio::spawn(async move {
             let mut lines = BufReader::new(input).lines();
             while let Ok(Some(line)) = lines.next_line().await {

@@ -53,6 +53,8 @@ pub struct Plan {
     pub restamp: bool,
     /// All registers belong to one namespace, which every write invalidates.
     pub one_namespace: bool,
+    /// Frequent invalidations wait for a push that all processes share.
+    pub gathers: bool,
     pub cluster: bool,
     /// The processes are those of `examples/proxy`, and the database is their origin.
     pub proxies: bool,
@@ -79,6 +81,7 @@ impl Plan {
             trust: false,
             restamp: false,
             one_namespace: false,
+            gathers: false,
             cluster: false,
             proxies: false,
             lock: Duration::from_secs(1),
@@ -97,6 +100,13 @@ impl Plan {
 
     pub fn in_a_cluster(self) -> Self {
         Self { cluster: true, ..self }
+    }
+
+    /// Frequent invalidations wait for a push that all processes share. There are enough writes for that.
+    pub fn gathering(mut self) -> Self {
+        self.mix.writes = 120;
+        self.mix.clients = 24;
+        Self { gathers: true, ..self }
     }
 
     /// The processes are proxies. Strict ones fence only the address of a write: the response names the others.
@@ -256,6 +266,7 @@ impl Environment {
                 trust: plan.trust,
                 restamp: plan.restamp,
                 one_namespace: plan.one_namespace,
+                gathers: plan.gathers,
                 hot: false,
                 lock: plan.lock,
                 heartbeat: plan.heartbeat,
@@ -357,7 +368,7 @@ impl Environment {
             .map(|read| {
                 let newest = newest.get(&read.key).copied().unwrap_or(0);
                 let path = format!("/{}/{} of store {}", read.path, read.key, read.process.store);
-                Violation::Outdated { node: read.process.node, path, version: read.version, newest }
+                Violation::Outdated { node: read.process.node, key: read.key, path, version: read.version, newest }
             })
             .collect()
     }
@@ -431,7 +442,13 @@ impl Environment {
                     match read.ending {
                         Ending::Read { version, .. } if version >= newest && version <= self.database.version(key) => {}
                         Ending::Read { version, .. } => {
-                            violations.push(Violation::Outdated { node, path: format!("/{route}/{key}"), version, newest });
+                            violations.push(Violation::Outdated {
+                                node,
+                                key,
+                                path: format!("/{route}/{key}"),
+                                version,
+                                newest,
+                            });
                         }
                         other => violations.push(Violation::Failed { operation: read.id, reason: format!("{other:?}") }),
                     }

@@ -71,6 +71,9 @@ pub const OPERATION: &str = "x-operation";
 /// Request header with the time in microseconds after which the handler stops waiting for its statement.
 pub const PATIENCE_OF_HANDLER: &str = "x-patience";
 
+/// The time of gathering of processes that push together.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// Settings of a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -86,6 +89,8 @@ pub struct Settings {
     pub restamp: bool,
     /// All registers belong to one namespace, which every write invalidates.
     pub one_namespace: bool,
+    /// Frequent invalidations wait for a push that all processes share.
+    pub gathers: bool,
     /// Each target is remembered, and its response hot, at once.
     pub hot: bool,
     /// Lifetime of the lock of a fill whose owner is lost.
@@ -119,6 +124,7 @@ impl Settings {
             (self.trust, "--trust"),
             (self.restamp, "--restamp"),
             (self.one_namespace, "--one-namespace"),
+            (self.gathers, "--gather"),
             (self.hot, "--hot"),
         ];
         arguments.extend(flags.iter().filter(|(is, _)| *is).map(|(_, flag)| (*flag).to_owned()));
@@ -135,6 +141,7 @@ impl Settings {
             trust: false,
             restamp: false,
             one_namespace: false,
+            gathers: false,
             hot: false,
             lock: Duration::from_secs(1),
             heartbeat: Heartbeat { interval: Duration::from_millis(20), round_trip: Duration::from_millis(60) },
@@ -157,6 +164,7 @@ impl Settings {
                 Long("trust") => settings.trust = true,
                 Long("restamp") => settings.restamp = true,
                 Long("one-namespace") => settings.one_namespace = true,
+                Long("gather") => settings.gathers = true,
                 Long("hot") => settings.hot = true,
                 other => return Err(other.unexpected()),
             }
@@ -178,6 +186,7 @@ impl Settings {
             .max_round_trip(self.heartbeat.round_trip)
             .command_timeout(COMMAND_TIMEOUT)
             .failover(if self.trust { Failover::Trust } else { Failover::Flush });
+        let builder = if self.gathers { builder.gather(GATHER) } else { builder };
         match self.strict {
             Some(deadline) => builder.strict(deadline),
             None => builder,

@@ -21,6 +21,14 @@ pub struct Operation {
     pub ending: Ending,
 }
 
+impl Operation {
+    /// Returns its begin, and the rest as text.
+    pub fn line(&self) -> (Duration, String) {
+        let Self { id, process: Process { node, run, store }, end, ending, .. } = self;
+        (self.begin, format!("operation {id} until {end:.3?} at node {node}, run {run}, store {store}: {ending:?}"))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     Read {

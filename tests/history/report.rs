@@ -11,6 +11,8 @@ use super::{
 #[derive(Debug)]
 pub struct Report {
     pub violations: Vec<Violation>,
+    /// What happened to the register of the first violation.
+    pub evidence: Vec<String>,
     pub stalest: Duration,
     pub reads: u64,
     pub hits: u64,
@@ -50,8 +52,10 @@ impl Report {
             .filter(|operation| operation.ending == Ending::Disconnected)
             .map(|operation| operation.id)
             .collect();
+        let register = violations.iter().find_map(Violation::key);
         Self {
             violations,
+            evidence: register.map(|key| history.of_register(key)).unwrap_or_default(),
             stalest: check::stalest(history, guarantee),
             reads: reads(&|_| true) + crowd.reads,
             hits: reads(&|source| source == Source::Store) + crowd.hits,

@@ -71,6 +71,9 @@ pub const ALL: &[Test] = tests![
     all_faults_ttl,
     all_faults_strict,
     all_faults_in_a_cluster,
+    gathered_pushes_without_faults,
+    gathered_pushes_evicted,
+    gathered_pushes_with_all_faults,
     proxies_leased,
     proxies_validated,
     proxies_strict,
@@ -121,6 +124,7 @@ fn holds(plan: Plan, faults: &[Fault], hit_ratio: f64) -> Report {
     for violation in report.violations.iter().take(20) {
         print_line(violation);
     }
+    report.evidence.iter().for_each(print_line);
     assert!(report.violations.is_empty(), "{} violations of {:?}", report.violations.len(), plan.guarantee());
     assert!(report.hit_ratio() > hit_ratio, "hit ratio {:.2}, of more than {hit_ratio}", report.hit_ratio());
     report
@@ -349,6 +353,18 @@ fn all_faults_strict() {
 
 fn all_faults_in_a_cluster() {
     holds(Plan::new(Leased).in_a_cluster().with_lost_fences(), &[Kill, KillWriter, Failover, PlannedFailover, Migrate], 0.02);
+}
+
+fn gathered_pushes_without_faults() {
+    holds(Plan::new(Leased).gathering(), &[Nothing], 0.05);
+}
+
+fn gathered_pushes_evicted() {
+    holds(Plan::new(Leased).gathering().with_lost_fences(), &[Evict], 0.02);
+}
+
+fn gathered_pushes_with_all_faults() {
+    holds(Plan::new(Leased).gathering().with_lost_fences(), &EVERYTHING, 0.02);
 }
 
 /// The faults for processes of `examples/proxy`. A wrong wall clock is none of them: all responses of the origin would be stale (RFC

@@ -22,7 +22,7 @@ const STEPS: usize = 150;
 const TRACKER: usize = 0;
 const CLIENTS: usize = 3;
 
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 11] = [
     include_str!("../../../src/redis/admit.lua"),
     include_str!("../../../src/redis/bump.lua"),
     include_str!("../../../src/redis/count.lua"),
@@ -32,6 +32,8 @@ const SCRIPTS: [&str; 9] = [
     include_str!("../../../src/redis/replace.lua"),
     include_str!("../../../src/redis/soften.lua"),
     include_str!("../../../src/redis/unfence.lua"),
+    include_str!("../../../src/redis/gather.lua"),
+    include_str!("../../../src/redis/push.lua"),
 ];
 
 /// Returns the members of a sorted set in order.
@@ -190,7 +192,10 @@ impl Generator {
             6 => vec!["1", &other, &fresh[..3], &fresh, &span],
             7 if both => vec!["2", generation, touched, "ssssssss"],
             7 => vec!["1", generation, "ssssssss"],
-            _ => vec!["3", fences, generation, touched, token],
+            8 => vec!["3", fences, generation, touched, token],
+            9 => vec!["2", "p:1:w", generation, if both { "7" } else { "8" }, &span, touched],
+            _ if both => vec!["2", "p:1:w", "p:1:w:7", "7", &span, touched],
+            _ => vec!["2", "p:1:w", "p:1:w:8", "8", &span, touched],
         };
         words(&[&["EVAL", script], &rest[..]].concat())
     }

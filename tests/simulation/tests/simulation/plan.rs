@@ -118,7 +118,7 @@ impl Plan {
             heartbeat: ms(random.u64(10..100)),
             round_trip: ms(random.u64(5..60)),
             command_timeout: ms(random.u64(20..250)),
-            gather: ms([0, 1, 5, 20][random.usize(..4)]),
+            gather: ms([0, 1, 15, 50][random.usize(..4)]),
             memory: [64 << 10, 1 << 20][random.usize(..2)],
             one_namespace: random.u32(..4) == 0,
             hot: random.bool(),

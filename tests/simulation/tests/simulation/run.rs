@@ -149,7 +149,7 @@ async fn settle(world: &World, plan: &Plan, processes: &Processes) -> Vec<String
                 let newest = newest.get(&register).copied().unwrap_or(0);
                 if read.source.is_some() && read.version < newest {
                     let path = format!("/{name}/{key}");
-                    let violation = Violation::Outdated { node: process.id.node, path, version: read.version, newest };
+                    let violation = Violation::Outdated { node: process.id.node, key: register, path, version: read.version, newest };
                     violations.push(violation.to_string());
                 }
             }
