@@ -215,8 +215,12 @@ impl RedisBuilder {
     ///
     /// Redis sends a message to each process whenever it has handled invalidations, for one or for many of them alike. With many processes
     /// that is nearly all of their cost. An invalidation waits if there was another one, of any process, within this time. It is then sent at
-    /// a multiple of this time by the clock of the server, together with those of other processes. A lone invalidation does not wait. The
-    /// response of a write waits for its invalidation.
+    /// a multiple of this time by the clock of the server. A lone invalidation does not wait. The response of a write waits for its
+    /// invalidation.
+    ///
+    /// From 10 milliseconds on, the processes that send at the same moment share one message: each leaves its names in Redis, and the first one
+    /// that has waited for a quarter of this time, at most 25 milliseconds, has all of them pushed. Exceptions are soft invalidations, those of
+    /// strict writes, and clusters.
     pub fn gather(mut self, time: Duration) -> Self {
         self.gather = time;
         self

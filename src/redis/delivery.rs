@@ -38,6 +38,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// The pause before a lock that was not held is given back again. It doubles with each attempt.
 const RETURN_PAUSE: Duration = Duration::from_millis(50);
 
+/// The shortest time of gathering for which processes push together, since that takes two round trips in place of one.
+const TOGETHER: Duration = Duration::from_millis(10);
+
+/// The longest time for which processes wait for each other before they push together. Otherwise it is a quarter of the time of gathering.
+const MAX_WAIT: Duration = Duration::from_millis(25);
+
 /// The queue of one master.
 struct Lane {
     /// `None` for slots without a known master.
@@ -54,6 +60,14 @@ struct Lane {
     at: Instant,
     /// The time until which names are gathered, from the first one on.
     gathers: Option<Instant>,
+}
+
+/// What one attempt sends.
+struct Batch {
+    names: Vec<(u64, Delivery)>,
+    /// Names that are pushed together with those of other processes.
+    together: Vec<(u64, Delivery)>,
+    releases: Vec<Release>,
 }
 
 /// The result of one attempt.
@@ -219,9 +233,11 @@ impl Lane {
             looks_again(due);
             return None;
         }
+        let mut together = false;
         if let Some(node) = &self.node
             && names_due.is_some()
         {
+            together = inner.gather >= TOGETHER && !gathering_time(node, inner.gather).is_zero();
             node.last_push.store(monotonic(), Ordering::Relaxed);
         }
         self.gathers = None;
@@ -229,12 +245,14 @@ impl Lane {
         for id in &ids {
             self.awaited.remove(id);
         }
-        let names = inner.outbox.take(ids.into_iter());
+        let together = together && inner.topology.single().is_some();
+        let (together, names) =
+            inner.outbox.take(ids.into_iter()).into_iter().partition(|(_, delivery)| together && delivery.is_only_hard());
         let (releases, later) = mem::take(&mut self.releases).into_iter().partition(|release| release.at <= now);
         self.releases = later;
         let given_up = Arc::<Notify>::default();
         self.busy = Some(given_up.clone());
-        Some(attempt(inner.clone(), self.node.clone(), names, releases, given_up))
+        Some(attempt(inner.clone(), self.node.clone(), Batch { names, together, releases }, given_up))
     }
 }
 
@@ -306,18 +324,19 @@ fn finish_delivery(inner: &RedisInner, id: u64, delivery: Delivery) {
 }
 
 /// Makes one attempt for one master. `given_up` ends it early.
-async fn attempt(
-    inner: Arc<RedisInner>,
-    node: Option<Arc<Node>>,
-    names: Vec<(u64, Delivery)>,
-    releases: Vec<Release>,
-    given_up: Arc<Notify>,
-) -> AttemptResult {
-    let (of_names, of_releases) = tokio::select! {
-        outcomes = send_both(&inner, &names, &releases) => outcomes,
-        () = given_up.notified() => (vec![Outcome::Unavailable; names.len()], vec![Outcome::Unavailable; releases.len()]),
+async fn attempt(inner: Arc<RedisInner>, node: Option<Arc<Node>>, batch: Batch, given_up: Arc<Notify>) -> AttemptResult {
+    let Batch { names, together, releases } = batch;
+    let send = async { tokio::join!(send_both(&inner, &names, &releases), push_together(&inner, &together)) };
+    let ((mut of_names, of_releases), pushed) = tokio::select! {
+        outcomes = send => outcomes,
+        () = given_up.notified() => {
+            let [of_names, of_releases, pushed] = [names.len(), releases.len(), together.len()].map(|count| vec![Outcome::Unavailable; count]);
+            ((of_names, of_releases), pushed)
+        }
     };
-    let names = names.into_iter().zip(of_names).map(|((id, delivery), outcome)| (id, delivery, outcome)).collect();
+    of_names.extend(pushed);
+    let names =
+        names.into_iter().chain(together).zip(of_names).map(|((id, delivery), outcome)| (id, delivery, outcome)).collect();
     AttemptResult { node, names, releases: releases.into_iter().zip(of_releases).collect() }
 }
 
@@ -339,6 +358,44 @@ async fn send_both(inner: &RedisInner, names: &[(u64, Delivery)], releases: &[Re
         }
     }
     (outcomes, of_releases)
+}
+
+/// Invalidates names by one push for several processes: each deletes its generations, then waits, and the first one whose wait ends pushes the
+/// names of all. They begin at the same moment by the clock of the server, as well as they know it.
+async fn push_together(inner: &RedisInner, names: &[(u64, Delivery)]) -> Vec<Outcome> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let generations: Vec<&str> = names.iter().map(|(_, delivery)| delivery.generation.as_str()).collect();
+    let touched: Vec<String> = generations.iter().map(|generation| inner.keys.touched(generation)).collect();
+    let waiting = inner.keys.waiting();
+    // Scores are exact up to 53 bits.
+    let outcome = match send_one(inner, scripts::gather(&waiting, &generations, &touched, fastrand::u64(..1 << 48))).await {
+        Ok((Value::Int(number), server)) => {
+            tokio::time::sleep((inner.gather / 4).min(MAX_WAIT)).await;
+            let number = number.unsigned_abs();
+            let answer = send_one(inner, scripts::push(&waiting, &inner.keys.pushed_mark(number), &touched, number)).await;
+            match answer {
+                // A server that has been replaced in between may not have replicated the deletions.
+                Ok((_, other)) if other != server => Outcome::Failed,
+                answer => Outcome::of(&answer),
+            }
+        }
+        Ok(_) => Outcome::Failed,
+        error => Outcome::of(&error),
+    };
+    match outcome {
+        // The user of the server may lack a command that only these scripts need.
+        Outcome::Refused => {
+            send_groups(inner, names.iter().map(|(_, delivery)| delivery.first(&inner.keys, true)).collect()).await
+        }
+        outcome => vec![outcome; names.len()],
+    }
+}
+
+async fn send_one(inner: &RedisInner, command: Command) -> CommandResult {
+    let mut answers = inner.topology.send(vec![command], Route::Control, ATTEMPT_TIMEOUT).await.into_iter();
+    answers.next().unwrap_or(Err(CommandError::Unavailable))
 }
 
 /// Sends groups of commands. Returns the worst outcome of each group.
@@ -377,6 +434,11 @@ impl Delivery {
             _ if alone => vec![scripts::bump(generation, &touched)],
             _ => vec![unlink(generation)],
         }
+    }
+
+    /// Returns `true` if it only deletes a generation and touches its key.
+    fn is_only_hard(&self) -> bool {
+        self.kind == InvalidationKind::Hard && self.tokens.is_empty()
     }
 
     /// Returns the commands that remove its fences.

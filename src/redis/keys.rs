@@ -4,6 +4,8 @@
 //! PREFIX:1:g:{db_query:orders}            the generation of a namespace
 //! PREFIX:1:f:{db_query:orders}            its fences
 //! PREFIX:1:t:{db_query:orders}            a key that an invalidation writes and deletes at once, so that it is pushed
+//! PREFIX:1:w                              such keys of several processes, which wait for a common push
+//! PREFIX:1:w:123456                       a mark that they were pushed
 //! PREFIX:1:e:{db_query:orders}:3f9a…      an entry, under the first of its namespaces
 //! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
 //! PREFIX:1:h:api                          the hottest requests that are kept under the name `api`
@@ -109,6 +111,16 @@ impl RedisKeys {
     /// Returns the key of the hottest requests of a name.
     pub(super) fn hottest(&self, name: &str) -> String {
         format!("{}h:{name}", self.base)
+    }
+
+    /// Returns the key of the set of touched keys that wait for a common push.
+    pub(super) fn waiting(&self) -> String {
+        format!("{}w", self.base)
+    }
+
+    /// Returns the mark that a set with this number was pushed.
+    pub(super) fn pushed_mark(&self, number: u64) -> String {
+        format!("{}w:{number}", self.base)
     }
 
     pub(super) fn counter(&self) -> String {

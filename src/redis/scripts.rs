@@ -7,6 +7,8 @@ use super::{command::Command, keys::slot};
 const BUMP: &str = include_str!("bump.lua");
 const FENCE: &str = include_str!("fence.lua");
 const UNFENCE: &str = include_str!("unfence.lua");
+const GATHER: &str = include_str!("gather.lua");
+const PUSH: &str = include_str!("push.lua");
 const SOFTEN: &str = include_str!("soften.lua");
 const ADMIT: &str = include_str!("admit.lua");
 const COUNT: &str = include_str!("count.lua");
@@ -14,9 +16,28 @@ const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
 const REPLACE: &str = include_str!("replace.lua");
 
+/// The life of a set of keys that wait for a common push, and of the mark that it was pushed, in milliseconds. It is longer than an attempt.
+const GATHERED: u64 = 10_000;
+
 /// Invalidates a name, and touches a key that is pushed.
 pub(crate) fn bump(generation: &str, touched: &str) -> Command {
     script(BUMP, &[generation, touched], |_| {})
+}
+
+/// Deletes generations, and adds the keys to touch to those of other processes. Returns the number of the set that they were added to, or
+/// `number` if it is a new one.
+pub(crate) fn gather(waiting: &str, generations: &[&str], touched: &[String], number: u64) -> Command {
+    let keys: Vec<&str> = [waiting].into_iter().chain(generations.iter().copied()).collect();
+    script(GATHER, &keys, |command| {
+        command.arg(number).arg(GATHERED).arg(touched);
+    })
+}
+
+/// Touches the keys of a set that [`gather`] has returned, unless another process has done so.
+pub(crate) fn push(waiting: &str, mark: &str, touched: &[String], number: u64) -> Command {
+    script(PUSH, &[waiting, mark], |command| {
+        command.arg(number).arg(GATHERED).arg(touched);
+    })
 }
 
 /// Sets a fence, or extends its deadline. The generation, if one is given, is deleted at the same moment.

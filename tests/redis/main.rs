@@ -15,6 +15,7 @@ mod encoding;
 mod failover;
 mod fills;
 mod frozen;
+mod gathering;
 #[cfg(feature = "graphql")]
 mod graphql;
 mod hot_keys;

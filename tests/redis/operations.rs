@@ -15,6 +15,9 @@ use tower_response_cache::{
     CacheLayer, InvalidateLayer, Redis, ResponseCache, Rule, Rules, Store, invalidate::Invalidation, redis::KeySample,
 };
 
+/// A time of gathering for which processes share pushes.
+const GATHER: Duration = Duration::from_millis(20);
+
 const PAGE: &str = include_str!("../../docs/operations.md");
 
 /// Returns the documented line of ACL, with the additions for some features.
@@ -81,6 +84,22 @@ async fn documented_access_suffices_and_is_needed() {
     assert!(store.sample_keys(1).await.is_err(), "RANDOMKEY needs its addition");
     let strict = build(&url).strict(Duration::from_secs(30)).build().await.unwrap();
     assert_eq!(read_and_write(&strict).await, Some(Invalidation::NotFenced), "fences need their addition");
+    plain.command(&["ACL", "LOG", "RESET"]).await;
+    let gathers = build(&url).gather(GATHER).build().await.unwrap();
+    until("a shared push needs its addition", async || {
+        gathers.invalidate(["t:x"]).await.expect("an invalidation without it");
+        denied(&plain).await.contains(&"zrange".to_owned())
+    })
+    .await;
+
+    let (some, url) = server(&["RedisBuilder::gather"]).await;
+    let store = build(&url).gather(GATHER).build().await.unwrap();
+    until("a push is shared", async || {
+        store.invalidate(["t:x"]).await.expect("an invalidation");
+        !some.keys("shop:1:w:*").await.is_empty()
+    })
+    .await;
+    assert_eq!(denied(&some).await, [""; 0]);
 
     let (all, url) = server(&["strict invalidation", "Redis::server", "Redis::sample_keys", "Redis::reclaim"]).await;
     let store = build(&url).strict(Duration::from_secs(30)).build().await.unwrap();

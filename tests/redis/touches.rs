@@ -16,22 +16,24 @@ use ::redis::{Client, ProtocolVersion, PushInfo, PushKind, Value, aio::Multiplex
 use tower::Layer;
 use tower_response_cache::{CacheLayer, Rule, Store};
 
-/// A connection that receives the pushes of a store, and the number of pushed keys.
-struct Listener {
+/// A connection that receives the pushes of a store, and the numbers of pushed keys and of messages.
+pub(crate) struct Listener {
     connection: MultiplexedConnection,
     keys: Arc<AtomicUsize>,
+    messages: Arc<AtomicUsize>,
 }
 
 impl Listener {
-    async fn start(server: &Server) -> Self {
+    pub(crate) async fn start(server: &Server) -> Self {
         let info = ::redis::IntoConnectionInfo::into_connection_info(server.url()).unwrap();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).unwrap();
-        let keys = Arc::<AtomicUsize>::default();
-        let count = keys.clone();
+        let (keys, messages) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (count, count_messages) = (keys.clone(), messages.clone());
         let hears = move |push: PushInfo| {
             if let (PushKind::Invalidate, Some(Value::Array(keys))) = (push.kind, push.data.first()) {
                 count.fetch_add(keys.len(), Ordering::SeqCst);
+                count_messages.fetch_add(1, Ordering::SeqCst);
             }
             Ok::<_, ::redis::aio::SendError>(())
         };
@@ -40,16 +42,21 @@ impl Listener {
         let tracking = "TRACKING ON BCAST PREFIX cache:1:t: PREFIX cache:1:f:";
         let () =
             ::redis::cmd("CLIENT").arg(tracking.split(' ').collect::<Vec<_>>()).query_async(&mut connection).await.unwrap();
-        Self { connection, keys }
+        Self { connection, keys, messages }
     }
 
     /// Returns the number of keys that were pushed since the last call.
     async fn take(&mut self) -> usize {
+        self.take_both().await.0
+    }
+
+    /// Returns the numbers of keys and of messages that were pushed since the last call.
+    pub(crate) async fn take_both(&mut self) -> (usize, usize) {
         // A push may follow the reply to a command that was sent after the change, but not the next reply.
         for _ in 0..2 {
             let () = ::redis::cmd("PING").query_async(&mut self.connection).await.unwrap();
         }
-        self.keys.swap(0, Ordering::SeqCst)
+        (self.keys.swap(0, Ordering::SeqCst), self.messages.swap(0, Ordering::SeqCst))
     }
 }
 
