@@ -4,7 +4,7 @@
 //! cargo bench --features redis --bench scale                            # all rows, 1,000 and 100 processes
 //! cargo bench --features redis --bench scale -- --json                  # one JSON line per row
 //! cargo bench --features redis --bench scale -- --quick --json          # few processes: it only shows that the benchmark runs
-//! cargo bench --features redis --bench scale -- bumps idle              # some of: bumps, idle, frozen, visible, start, return, generations
+//! cargo bench --features redis --bench scale -- bumps idle              # some of: bumps, idle, gathered, cluster, frozen, visible, start, return, generations
 //! ```
 //!
 //! The benchmark starts its own `redis-server`. A process is a store with its own connections, memory, lease and thread; all of them run in
@@ -35,7 +35,7 @@ mod processes;
 #[path = "scale/storm.rs"]
 mod storm;
 
-const ROWS: [&str; 7] = ["bumps", "idle", "frozen", "visible", "start", "return", "generations"];
+const ROWS: [&str; 9] = ["bumps", "idle", "gathered", "cluster", "frozen", "visible", "start", "return", "generations"];
 
 /// The size of a run.
 #[derive(Clone, Copy)]
@@ -85,8 +85,13 @@ async fn run(scale: Scale, wanted: impl Fn(&str) -> bool) {
         for many in [scale.fewer, scale.many] {
             bumps::bumps(Scale { many, ..scale }, &start().await).await;
         }
-        bumps::gathered(scale, &start().await).await;
         naive::bumps(scale, &start().await).await;
+    }
+    if wanted("gathered") {
+        bumps::gathered(scale, &start().await).await;
+    }
+    if wanted("cluster") {
+        bumps::in_clusters(scale).await;
     }
     if wanted("frozen") {
         frozen::frozen(scale, &start().await).await;

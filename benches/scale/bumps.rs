@@ -1,6 +1,7 @@
 //! Invalidations while many processes hold leases.
 
 use std::{
+    slice::from_ref,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,10 +18,10 @@ use tower_response_cache::{Outcome, Store};
 
 use super::{
     Row, Scale,
-    judge::{Reading, share_over},
-    processes::{GATHER, Process, start},
+    judge::{cpu_of, share_over},
+    processes::{GATHER, Process, start, start_in_cluster},
 };
-use crate::rig::Server;
+use crate::rig::{Cluster, Server};
 
 /// The number of invalidations in a second.
 pub(super) const RATE: u32 = 200;
@@ -29,13 +30,25 @@ pub(super) const RATE: u32 = 200;
 pub(super) const NAMES: usize = 64;
 
 /// The number of processes that write.
-const WRITERS: usize = 4;
+const WRITERS: usize = 10;
+
+/// The number of the first item that no invalidation has met.
+const FRESH: usize = 1_000_000;
 
 /// Δ of a store with the default settings and few processes.
 const DELTA: Duration = Duration::from_millis(120);
 
-/// Invalidates namespaces at the rate, spread over some of the processes, and requests each item afterwards. Returns the number.
-async fn write(processes: &[Process], time: Duration) -> usize {
+/// What processes do at the rate.
+#[derive(Clone, Copy, PartialEq)]
+enum Load {
+    /// Invalidate a namespace, and request its item afterwards, which is filled again.
+    BumpsAndFills,
+    /// Request an item for the first time.
+    Fills,
+}
+
+/// Puts a load on some of the processes. Returns the number of operations.
+async fn work(load: Load, processes: &[Process], time: Duration) -> usize {
     let count = Arc::<AtomicUsize>::default();
     let mut writers = JoinSet::new();
     for (writer, process) in processes.iter().take(WRITERS).enumerate() {
@@ -51,9 +64,10 @@ async fn write(processes: &[Process], time: Duration) -> usize {
                     break;
                 }
                 let (process, count) = (process.clone(), count.clone());
-                let item = (number * WRITERS + writer) % NAMES;
+                let number = number * WRITERS + writer;
                 writes.spawn(async move {
-                    if process.store.invalidate([format!("db:{item}").as_str()]).await.is_ok() {
+                    let item = if load == Load::Fills { FRESH + number } else { number % NAMES };
+                    if load == Load::Fills || process.store.invalidate([format!("db:{item}").as_str()]).await.is_ok() {
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     process.request(item, false).await;
@@ -85,38 +99,69 @@ const LONGER: Duration = Duration::from_millis(100);
 pub(super) async fn gathered(scale: Scale, server: &Server) {
     let processes = start(server, scale.many, LONGER).await;
     settle(&processes).await;
-    let idle = share_over(server, scale.time).await;
-    let names = ["cpu per bump, gathered for 100 ms", "bumps reached, gathered for 100 ms"];
+    let idle = share_over(from_ref(server), scale.time).await;
+    let names = [
+        "cpu per bump, gathered for 100 ms",
+        "cpu per bump and fill, gathered for 100 ms",
+        "bumps reached, gathered for 100 ms",
+    ];
     cost(scale, server, &processes, idle, names).await;
+}
+
+/// Measures the cost of an invalidation and the fill after it in clusters, for all masters together. The names are spread over them. A fill of
+/// a new item is pushed too, so that its cost cannot be subtracted.
+pub(super) async fn in_clusters(scale: Scale) {
+    let rows = [(3, "cpu per bump and fill, cluster of 3 masters"), (6, "cpu per bump and fill, cluster of 6 masters")];
+    for (masters, row) in rows {
+        let cluster = Cluster::start(masters, 0).await;
+        let processes = start_in_cluster(&cluster, scale.fewer).await;
+        settle(&processes).await;
+        let idle = share_over(cluster.servers(), scale.time).await;
+        warm(&processes).await;
+        let (measured, _) = cost_of(Load::BumpsAndFills, scale, cluster.servers(), &processes, idle).await;
+        scale.print(Row { row, processes: scale.fewer, aim: None, measured: measured * 1000.0, unit: "ms" });
+    }
 }
 
 /// Measures the idle processes and the cost of an invalidation.
 pub(super) async fn bumps(scale: Scale, server: &Server) {
     let processes = start(server, scale.many, GATHER).await;
     settle(&processes).await;
-    let idle = share_over(server, scale.time).await;
+    let idle = share_over(from_ref(server), scale.time).await;
     scale.print(Row { row: "idle", processes: scale.many, aim: Some(3.0), measured: idle * 100.0, unit: "% of a core" });
-    cost(scale, server, &processes, idle, ["cpu per bump", "bumps reached"]).await;
+    cost(scale, server, &processes, idle, ["cpu per bump", "cpu per bump and fill", "bumps reached"]).await;
     let leased = processes.iter().filter(|process| process.store.is_leased()).count();
     let row = "leases held after the bumps";
     scale.print(Row { row, processes: scale.many, aim: None, measured: leased as f64, unit: "processes" });
 }
 
-/// Measures invalidations at the rate.
-async fn cost(scale: Scale, server: &Server, processes: &[Process], idle: f64, names: [&'static str; 2]) {
+/// Requests every item in each process that writes.
+async fn warm(processes: &[Process]) {
     for process in processes.iter().take(WRITERS) {
         for item in 0..NAMES {
             process.request(item, false).await;
         }
     }
-    let before = Reading::of(server).await;
-    let count = write(processes, scale.time).await;
-    let after = Reading::of(server).await;
-    let seconds = (after.at - before.at).as_secs_f64();
-    let cost = (after.cpu - before.cpu - idle * seconds) / count.max(1) as f64;
+}
+
+/// Returns the processor time of each operation in seconds, without that of idle processes, and the number of operations in a second.
+async fn cost_of(load: Load, scale: Scale, masters: &[Server], processes: &[Process], idle: f64) -> (f64, f64) {
+    let (before, begin) = (cpu_of(masters).await, Instant::now());
+    let count = work(load, processes, scale.time).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    ((cpu_of(masters).await - before - idle * seconds) / count.max(1) as f64, count as f64 / seconds)
+}
+
+/// Measures invalidations at the rate, each followed by the fill of what it invalidated, and subtracts the cost of as many fills alone.
+async fn cost(scale: Scale, server: &Server, processes: &[Process], idle: f64, names: [&'static str; 3]) {
+    warm(processes).await;
+    let master = from_ref(server);
+    let (fill, _) = cost_of(Load::Fills, scale, master, processes, idle).await;
+    let (both, rate) = cost_of(Load::BumpsAndFills, scale, master, processes, idle).await;
     let row = |row, aim, measured, unit| Row { row, processes: scale.many, aim, measured, unit };
-    scale.print(row(names[0], Some(0.2), cost * 1000.0, "ms"));
-    scale.print(row(names[1], Some(f64::from(RATE)), count as f64 / seconds, "1/s"));
+    scale.print(row(names[0], Some(0.2), (both - fill) * 1000.0, "ms"));
+    scale.print(row(names[1], None, both * 1000.0, "ms"));
+    scale.print(row(names[2], Some(f64::from(RATE)), rate, "1/s"));
 }
 
 /// Measures the time from an invalidation until other processes see it.

@@ -39,18 +39,22 @@ impl Reading {
             memory: field("used_memory"),
         }
     }
-
-    /// Returns the share of a core that the server has used since.
-    pub(super) fn share(&self, since: &Self) -> f64 {
-        (self.cpu - since.cpu) / (self.at - since.at).as_secs_f64()
-    }
 }
 
-/// Returns the share of a core that a server uses in this time.
-pub(super) async fn share_over(server: &Server, time: Duration) -> f64 {
-    let before = Reading::of(server).await;
+/// Returns the processor time of all masters together, in seconds.
+pub(super) async fn cpu_of(masters: &[Server]) -> f64 {
+    let mut sum = 0.0;
+    for master in masters {
+        sum += Reading::of(master).await.cpu;
+    }
+    sum
+}
+
+/// Returns the share of a core that masters use together in this time.
+pub(super) async fn share_over(masters: &[Server], time: Duration) -> f64 {
+    let (before, begin) = (cpu_of(masters).await, Instant::now());
     tokio::time::sleep(time).await;
-    Reading::of(server).await.share(&before)
+    (cpu_of(masters).await - before) / begin.elapsed().as_secs_f64()
 }
 
 /// Returns the largest number of bytes of replies and pushes that the server holds for a client of a class.

@@ -1,6 +1,9 @@
 //! A plain design, for comparison: generations are tracked themselves with `NOLOOP`, and each process sends a `PING` every 50 ms.
 
-use std::time::{Duration, Instant};
+use std::{
+    slice::from_ref,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,7 +48,7 @@ pub(super) async fn bumps(scale: Scale, server: &Server) {
         clients.spawn(follow(connect(server).await));
     }
     sleep(Duration::from_secs(1)).await;
-    let idle = share_over(server, scale.time).await;
+    let idle = share_over(from_ref(server), scale.time).await;
     scale.print(Row { row: "idle, naive", processes: scale.many, aim: None, measured: idle * 100.0, unit: "% of a core" });
 
     let client = ::redis::Client::open(server.url()).expect("an address");

@@ -11,9 +11,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt, service_fn, util::ServiceFn};
-use tower_response_cache::{CacheLayer, CacheService, CacheStatus, Outcome, Redis, Rule};
+use tower_response_cache::{CacheLayer, CacheService, CacheStatus, Outcome, Redis, Rule, redis::RedisBuilder};
 
-use crate::rig::Server;
+use crate::rig::{Cluster, Server};
 
 pub(super) type Plain = Full<Bytes>;
 type InnerFuture = Ready<Result<Response<Plain>, Infallible>>;
@@ -40,10 +40,9 @@ fn answer(_: Request<Plain>) -> InnerFuture {
 }
 
 impl Process {
-    pub(super) async fn start(url: &str, gather: Duration) -> Self {
+    pub(super) async fn start(builder: RedisBuilder) -> Self {
         // The machine is busy with all processes at once.
-        let builder = Redis::builder(url).memory(1 << 20).command_timeout(Duration::from_secs(5));
-        let store = builder.gather(gather).build().await.expect("a store");
+        let store = builder.memory(1 << 20).command_timeout(Duration::from_secs(5)).build().await.expect("a store");
         let rule = Rule::ttl(Duration::from_secs(3600)).namespace("db:{id}");
         let cache = CacheLayer::new(store.clone()).route("/items/{id}", rule).layer(service_fn(answer as fn(_) -> _));
         Self { store, cache }
@@ -71,10 +70,20 @@ impl Process {
 
 /// Starts processes and waits until all of them hold a lease, or a minute if the machine is too slow for that.
 pub(super) async fn start(server: &Server, count: usize, gather: Duration) -> Vec<Process> {
+    start_by(|| Redis::builder(&server.url()).gather(gather), count).await
+}
+
+/// Starts processes of a cluster, as `start` does.
+pub(super) async fn start_in_cluster(cluster: &Cluster, count: usize) -> Vec<Process> {
+    start_by(|| RedisBuilder::cluster(cluster.urls()), count).await
+}
+
+async fn start_by(builder: impl Fn() -> RedisBuilder, count: usize) -> Vec<Process> {
     let mut processes = Vec::with_capacity(count);
     while processes.len() < count {
-        let more = TOGETHER.min(count - processes.len());
-        processes.extend(start_at_once(&server.url(), more, gather).await);
+        let starting: JoinSet<Process> =
+            (0..TOGETHER.min(count - processes.len())).map(|_| Process::start(builder())).collect();
+        processes.extend(starting.join_all().await);
     }
     let begin = Instant::now();
     while begin.elapsed() < SETTLING && !processes.iter().all(|process| process.store.is_leased()) {
@@ -85,10 +94,6 @@ pub(super) async fn start(server: &Server, count: usize, gather: Duration) -> Ve
 
 /// Starts processes at the same time.
 pub(super) async fn start_at_once(url: &str, count: usize, gather: Duration) -> Vec<Process> {
-    let mut starting = JoinSet::new();
-    for _ in 0..count {
-        let url = url.to_owned();
-        starting.spawn(async move { Process::start(&url, gather).await });
-    }
+    let starting: JoinSet<Process> = (0..count).map(|_| Process::start(Redis::builder(url).gather(gather))).collect();
     starting.join_all().await
 }
